@@ -1,0 +1,53 @@
+"""The one protocol between the gateway and every runner (HTTP on 127.0.0.1, bearer token per process).
+
+`GET /health` → `Health`; `POST /load` (`LoadRequest`) gives a warm spare its model; `POST /run` (`RunRequest`) answers
+a stream of newline-delimited JSON events; `POST /cancel/{id}`; `POST /shutdown`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from diptych.core.cards import Card
+from diptych.core.specs import AnySpec
+
+RunnerState = Literal["importing", "spare", "loading", "ready", "failed", "stopping"]
+
+
+class Health(BaseModel):
+    """`bytes_resident` and `bytes_peak` are the process's measured memory; `running` counts accepted requests."""
+
+    model_config = ConfigDict(frozen=True)
+
+    state: RunnerState
+    engine: str
+    model: str | None = None
+    running: int = 0
+    bytes_resident: int = 0
+    bytes_peak: int = 0
+    detail: str | None = None
+
+
+class LoadRequest(BaseModel):
+    """`threads` for this runner's compute; `options` are engine options (context length, slots …)."""
+
+    model_config = ConfigDict(frozen=True)
+
+    card: Card
+    threads: int = Field(ge=1)
+    options: dict[str, float | int | str | bool] = {}
+
+
+class RunRequest(BaseModel):
+    """`output_dir` is the absolute folder for the job's artifacts. `skip` lists the picture indices already made by
+    an earlier attempt."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    spec: AnySpec
+    output_dir: str | None = None
+    skip: tuple[int, ...] = ()
+    timeout_seconds: float | None = None

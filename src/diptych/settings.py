@@ -1,0 +1,76 @@
+"""Settings of one Diptych process: a file, the environment (`DIPTYCH_…`) and flags, in rising order of precedence.
+
+Passed to whoever needs them, never imported as state.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+
+def default_data_dir() -> Path:
+    """`$XDG_DATA_HOME/diptych`, by default `~/.local/share/diptych`."""
+    base = os.environ.get("XDG_DATA_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "share") / "diptych"
+
+
+def default_config_file() -> Path:
+    base = os.environ.get("XDG_CONFIG_HOME")
+    return (Path(base) if base else Path.home() / ".config") / "diptych" / "config.toml"
+
+
+class Settings(BaseSettings):
+    """Everything an operator can set. Sizes in bytes, times in seconds."""
+
+    model_config = SettingsConfigDict(env_prefix="DIPTYCH_", frozen=True, extra="forbid")
+
+    data_dir: Path = Field(default_factory=default_data_dir, description="jobs, pictures, models and logs live here")
+    model_dirs: tuple[Path, ...] = Field((), description="more folders with models, used in place")
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(7860, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    database_url: str | None = Field(None, description="SQLAlchemy URL; SQLite in the data folder when left out")
+    threads: int = Field(0, ge=0, description="compute threads of all runners together; 0: all cores")
+    memory_bytes: int = Field(0, ge=0, description="memory that models may use; 0: 80 % of the machine's")
+    warm_spare: bool = Field(True, description="keep a runner with its libraries imported and no model")
+    runner_start_seconds: float = Field(120.0, gt=0, description="how long a runner may take to load its model")
+    runner_idle_seconds: float = Field(900.0, gt=0, description="idle runners end after this time")
+    job_timeout_seconds: float = Field(3600.0, gt=0)
+    job_max_attempts: int = Field(3, ge=1, le=100)
+    max_body_bytes: int = Field(4 * 1024 * 1024, ge=1024, description="largest request body")
+    max_queued_jobs: int = Field(100_000, ge=1)
+    image_batch: int = Field(16, ge=1, le=256, description="most pictures denoised together")
+    text_slots: int = Field(4, ge=1, le=64, description="chat requests answered at once by one text runner")
+    text_context: int = Field(0, ge=0, description="context in tokens per chat request; 0: the model's, at most 8192")
+    log_level: str = "info"
+
+    @property
+    def artifacts_dir(self) -> Path:
+        return self.data_dir / "artifacts"
+
+    @property
+    def models_dir(self) -> Path:
+        return self.data_dir / "models"
+
+    @property
+    def logs_dir(self) -> Path:
+        return self.data_dir / "logs"
+
+    @property
+    def url(self) -> str:
+        return self.database_url or f"sqlite:///{self.data_dir / 'diptych.sqlite3'}"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        file = TomlConfigSettingsSource(settings_cls, os.environ.get("DIPTYCH_CONFIG", default_config_file()))
+        return init_settings, env_settings, file
