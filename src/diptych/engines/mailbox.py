@@ -1,0 +1,75 @@
+"""Events on their way from an engine's threads to the one reader in the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+
+from diptych.core.events import Event, Failed, Finished, Metrics, Preview, Progress, TokenDelta
+
+
+class Mailbox:
+    """A queue that any thread may fill and one coroutine empties.
+
+    A slow reader does not make it grow: what is waiting is merged (text is joined, a newer progress or preview
+    replaces the older one), so it holds at most one entry per picture and kind. Nothing is taken after the final event.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._lock = threading.Lock()
+        self._waiting: deque[Event] = deque()
+        self._filled = asyncio.Event()
+        self._closed = False
+
+    def put(self, event: Event) -> None:
+        """Add an event; never blocks. Safe from any thread, also after the reader has gone."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = isinstance(event, (Finished, Failed))
+            wake = not self._waiting
+            self._merge(event)
+        if wake:
+            try:
+                self._loop.call_soon_threadsafe(self._filled.set)
+            except RuntimeError:  # the loop has ended: nobody reads any more
+                self.close()
+
+    async def take(self) -> list[Event]:
+        """All events that wait, oldest first; waits until there is at least one."""
+        while True:
+            await self._filled.wait()
+            self._filled.clear()
+            with self._lock:
+                events = list(self._waiting)
+                self._waiting.clear()
+            if events:
+                return events
+
+    def close(self) -> None:
+        """Take nothing more and drop what waits."""
+        with self._lock:
+            self._closed = True
+            self._waiting.clear()
+
+    def _merge(self, event: Event) -> None:
+        waiting = self._waiting
+        last = waiting[-1] if waiting else None
+        if isinstance(event, TokenDelta) and isinstance(last, TokenDelta):
+            waiting.pop()
+            event = TokenDelta(text=last.text + event.text)
+        elif isinstance(event, (Progress, Preview, Metrics)):
+            older = next((old for old in waiting if _replaces(event, old)), None)
+            if older is not None:
+                waiting.remove(older)
+                if isinstance(event, Metrics) and isinstance(older, Metrics):
+                    event = Metrics(values={**older.values, **event.values})
+        waiting.append(event)
+
+
+def _replaces(new: Event, old: Event) -> bool:
+    if isinstance(new, Preview):
+        return isinstance(old, Preview) and old.index == new.index
+    return type(new) is type(old)

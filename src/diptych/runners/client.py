@@ -1,0 +1,172 @@
+"""Client of the runner protocol. Local, remote and upstream runners differ in how they are started, not in this."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Callable
+from typing import Any
+
+import httpx
+from pydantic import ValidationError
+
+from diptych.core.errors import Unavailable
+from diptych.core.events import Event, Failed, Finished, parse_event
+from diptych.core.protocol import Health, LoadRequest, RunRequest
+
+CONNECT_SECONDS = 10.0
+ANSWER_SECONDS = 30.0
+"""How long any call but `run` may take. A runner answers these from its event loop, even while it computes."""
+POLL_SECONDS = (0.02, 0.5)
+"""First and longest pause between two looks at a model that is being loaded."""
+
+
+class RunnerClient:
+    """Speaks to one runner over one connection pool.
+
+    Args:
+        url: `http://127.0.0.1:PORT`.
+        token: the runner's bearer token.
+        exited: set when the runner's process has ended (never, where we did not start it).
+        reason: says in a few words why the process ended, for error messages.
+    """
+
+    def __init__(
+        self, url: str, token: str, *, exited: asyncio.Event | None = None, reason: Callable[[], str] | None = None,
+    ) -> None:
+        self._exited = exited or asyncio.Event()
+        self._reason = reason or (lambda: "the connection to the runner broke")
+        # trust_env=False: a proxy of the environment must not see what goes to this machine's own processes.
+        # verify=False only spares the reading of certificates: the address is plain HTTP.
+        self._http = httpx.AsyncClient(
+            base_url=url, headers={"authorization": f"Bearer {token}"}, trust_env=False, verify=False,
+            timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=16))
+
+    async def health(self) -> Health:
+        """Raises Unavailable when the runner does not answer."""
+        return Health.model_validate(await self._call("GET", "/health"))
+
+    async def load(self, request: LoadRequest, timeout: float | None = None) -> Health:
+        """Load the model and wait until it can serve.
+
+        Raises:
+            Unavailable: it could not be loaded (says why), was not loaded within `timeout` seconds, the runner already
+                holds a model, or died.
+        """
+        try:
+            return await asyncio.wait_for(self._load(request), timeout)
+        except asyncio.TimeoutError:
+            raise Unavailable(f"model {request.card.id!r} was not loaded within {timeout:g} s") from None
+
+    async def _load(self, request: LoadRequest) -> Health:
+        await self._call("POST", "/load", content=request.model_dump_json())
+        pause, longest = POLL_SECONDS
+        while (health := await self.health()).state != "ready":
+            if health.state in ("failed", "stopping"):
+                raise Unavailable(health.detail or f"the runner is {health.state}", code="load_failed")
+            await self._sleep(pause)
+            pause = min(2 * pause, longest)
+        return health
+
+    async def run(self, request: RunRequest) -> AsyncGenerator[Event, None]:
+        """The run's events; the last one is `Finished` or `Failed`, also when the runner dies half-way
+        (`retryable`). Closing the iterator cancels the run."""
+        try:
+            # No read timeout: a large picture is silent for long. A death is noticed by the broken connection.
+            timeout = httpx.Timeout(None, connect=CONNECT_SECONDS)
+            stream = self._http.stream("POST", "/run", content=request.model_dump_json(), timeout=timeout)
+            async with stream as response:
+                if response.status_code != 200:
+                    yield _refused(response.status_code, await response.aread())
+                    return
+                async with contextlib.aclosing(self._lines(response)) as lines:
+                    async for line in lines:
+                        event = parse_event(line)
+                        yield event
+                        if isinstance(event, (Finished, Failed)):
+                            return
+        except httpx.TransportError:
+            pass
+        except ValidationError:
+            yield Failed(message="the runner sent something that is no event", status=502, code="runner_protocol")
+            return
+        yield Failed(message=await self._why(), status=503, code="runner_died", retryable=True)
+
+    async def cancel(self, id: str) -> bool:
+        """True if the run was there to be cancelled. A runner that is gone has nothing left to cancel."""
+        try:
+            answer = await self._call("POST", f"/cancel/{id}")
+        except Unavailable:
+            return False
+        return bool(answer["cancelled"])
+
+    async def shutdown(self) -> None:
+        """Ask the process to end; no error if it already has."""
+        with contextlib.suppress(Unavailable):
+            await self._call("POST", "/shutdown", timeout=5.0)
+
+    async def close(self) -> None:
+        """Close all connections; runs that still stream are cancelled by that."""
+        await self._http.aclose()
+
+    async def _lines(self, response: httpx.Response) -> AsyncGenerator[bytes, None]:
+        """Whole lines of the stream; what follows the last line break was cut off by a death and is dropped."""
+        rest = b""
+        async with contextlib.aclosing(self._chunks(response)) as chunks:
+            async for chunk in chunks:
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines:
+                    yield line
+
+    async def _chunks(self, response: httpx.Response) -> AsyncGenerator[bytes, None]:
+        """Bytes of the stream; ends early when the process ends although its socket stays open in some child."""
+        chunks = response.aiter_raw()
+        exited = asyncio.ensure_future(self._exited.wait())
+        chunk: asyncio.Future[bytes] | None = None
+        try:
+            while True:
+                chunk = asyncio.ensure_future(anext(chunks))
+                await asyncio.wait([chunk, exited], return_when=asyncio.FIRST_COMPLETED)
+                if not chunk.done():
+                    # What was sent before the end is still in the socket's buffer.
+                    await asyncio.wait([chunk], timeout=1.0)
+                if not chunk.done():
+                    return
+                try:
+                    yield chunk.result()
+                except StopAsyncIteration:
+                    return
+        finally:
+            exited.cancel()
+            if chunk is not None and not chunk.done():
+                chunk.cancel()
+                await asyncio.wait([chunk])
+
+    async def _call(self, method: str, path: str, **options: Any) -> Any:
+        try:
+            response = await self._http.request(method, path, **options)
+        except (httpx.TransportError, RuntimeError) as error:  # RuntimeError: this client is closed
+            message = "the runner did not answer in time" if isinstance(error, httpx.TimeoutException) else None
+            raise Unavailable(message or await self._why(), code="runner_died") from error
+        if response.is_error:
+            raise Unavailable(_refused(response.status_code, response.content).message)
+        return response.json()
+
+    async def _sleep(self, seconds: float) -> None:
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._exited.wait(), seconds)
+
+    async def _why(self) -> str:
+        await self._sleep(0.5)  # the socket breaks a moment before the exit status is known
+        return self._reason()
+
+
+def _refused(status: int, body: bytes) -> Failed:
+    """What a runner's error answer says."""
+    try:
+        error = httpx.Response(status, content=body).json()["error"]
+        message, param, code = str(error["message"]), error.get("param"), error.get("code")
+    except (ValueError, KeyError, TypeError):
+        message, param, code = f"the runner answered with status {status}", None, None
+    return Failed(message=message, status=status, param=param, code=code, retryable=status >= 500)

@@ -1,0 +1,218 @@
+"""Runner processes on this machine: start, keep a warm spare, end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import secrets
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from diptych.core.cards import Card
+from diptych.core.errors import InvalidRequest, Unavailable
+from diptych.core.protocol import LoadRequest
+from diptych.runners.client import RunnerClient
+from diptych.runners.logs import last_words, prune_logs
+from diptych.settings import Settings
+
+Options = dict[str, float | int | str | bool]
+
+SPARE_ENGINE = "image"
+"""The engine whose libraries take seconds to import."""
+POLITE_SECONDS = 8.0
+TERMINATE_SECONDS = 3.0
+
+
+class Runner:
+    """One runner process, from its start to its end. `id` names its log file."""
+
+    def __init__(self, id: str, engine: str, process: asyncio.subprocess.Process, log: Path) -> None:
+        self.id, self.engine, self.process, self.log = id, engine, process, log
+        self.card: Card | None = None
+        self.exited = asyncio.Event()
+        self._client: RunnerClient | None = None
+        self._watch = asyncio.ensure_future(self._wait())
+
+    @property
+    def client(self) -> RunnerClient:
+        if self._client is None:
+            raise Unavailable("the runner has not started yet")
+        return self._client
+
+    @property
+    def alive(self) -> bool:
+        return self.process.returncode is None
+
+    def connect(self, port: int, token: str) -> None:
+        self._client = RunnerClient(f"http://127.0.0.1:{port}", token, exited=self.exited, reason=self.reason)
+
+    def on_exit(self, told: Callable[[], object]) -> None:
+        """`told` is called in the event loop when the process has ended."""
+        self._watch.add_done_callback(lambda _: told())
+
+    def reason(self) -> str:
+        """Why the process ended, for a person: its signal or status and its last words."""
+        status = self.process.returncode
+        if status is None:
+            return "the connection to the runner broke"
+        if status == 0:
+            return "the runner has ended"
+        how = f"by {_signal_name(-status)}" if status < 0 else f"with status {status}"
+        words = last_words(self.log)
+        return f"the runner ended {how}" + (f": {words}" if words else "") + f" (log: {self.log.name})"
+
+    async def stop(self) -> None:
+        """End the process: politely, then with SIGTERM, then with SIGKILL. Returns when it is gone; may be repeated."""
+        if self.alive and self._client is not None:
+            await self._client.shutdown()
+        if self.process.stdin is not None:
+            self.process.stdin.close()  # the end of its input tells it the same, should HTTP not have
+        for seconds, then in ((POLITE_SECONDS, self.process.terminate), (TERMINATE_SECONDS, self.process.kill)):
+            if not await self._ended(seconds):
+                with contextlib.suppress(ProcessLookupError):
+                    then()
+        await self.exited.wait()
+        if self._client is not None:
+            await self._client.close()
+
+    async def _ended(self, seconds: float) -> bool:
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self.exited.wait(), seconds)
+        return self.exited.is_set()
+
+    async def _wait(self) -> None:
+        await self.process.wait()
+        self.exited.set()
+
+
+class Launcher:
+    """Starts runners and keeps one spare. Belongs to one event loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._spare: asyncio.Task[Runner] | None = None
+        self._runners: set[Runner] = set()
+        self._closed = False
+
+    async def start(self, card: Card, threads: int, options: Options | None = None) -> Runner:
+        """A runner that serves `card`, with `threads` compute threads.
+
+        Raises:
+            InvalidRequest: no engine serves such a card.
+            Unavailable: the process did not start, the model could not be loaded, or either took too long.
+        """
+        engine = engine_of(card)
+        runner = await self._take_spare(engine) or await self._spawn(engine, threads)
+        try:
+            request = LoadRequest(card=card, threads=threads, options=options or {})
+            await runner.client.load(request, self._settings.runner_start_seconds)
+        except BaseException:
+            await self._discard(runner)
+            raise
+        runner.card = card
+        self.warm()
+        return runner
+
+    def warm(self) -> None:
+        """Start the warm spare in the background, unless there is one or the settings want none."""
+        if self._settings.warm_spare and not self._closed and self._spare is None:
+            self._spare = asyncio.ensure_future(self._spawn(SPARE_ENGINE, self._threads()))
+
+    async def close(self) -> None:
+        """End the spare and every runner that was started here."""
+        self._closed = True
+        if self._spare is not None:
+            self._spare.cancel()
+            await asyncio.wait([self._spare])
+        await asyncio.gather(*(self._discard(runner) for runner in list(self._runners)))
+
+    async def _take_spare(self, engine: str) -> Runner | None:
+        if engine != SPARE_ENGINE or self._spare is None:
+            return None
+        spare, self._spare = self._spare, None
+        try:
+            runner = await spare
+        except Unavailable:
+            return None  # a fresh start tells the reason, or works
+        if runner.alive:
+            return runner
+        await self._discard(runner)
+        return None
+
+    async def _spawn(self, engine: str, threads: int) -> Runner:
+        """Start a process and wait until it has told its port. It imports its engine on its own."""
+        id, token = secrets.token_hex(6), secrets.token_urlsafe(32)
+        logs = self._settings.logs_dir
+        log = logs / f"runner-{id}.log"
+        try:
+            logs.mkdir(parents=True, exist_ok=True)
+            prune_logs(logs)
+            with log.open("ab") as file:
+                process = await asyncio.create_subprocess_exec(
+                    sys.executable, "-m", "diptych.engines.server", "--engine", engine,
+                    "--log-level", self._settings.log_level, stdin=asyncio.subprocess.PIPE,
+                    stdout=asyncio.subprocess.PIPE, stderr=file, env=runner_environment(token, threads),
+                    start_new_session=True)  # so that Ctrl-C in a terminal reaches the gateway alone
+        except OSError as error:
+            raise Unavailable(f"the runner process could not be started: {error.strerror or error}") from error
+        runner = Runner(id, engine, process, log)
+        self._runners.add(runner)
+        runner.on_exit(lambda: self._runners.discard(runner))
+        try:
+            runner.connect(await self._port(runner), token)
+        except BaseException:
+            await self._discard(runner)
+            raise
+        return runner
+
+    async def _port(self, runner: Runner) -> int:
+        assert runner.process.stdout is not None
+        seconds = self._settings.runner_start_seconds
+        try:
+            line = await asyncio.wait_for(runner.process.stdout.readline(), seconds)
+            return int(json.loads(line)["port"])
+        except asyncio.TimeoutError:
+            raise Unavailable(f"the runner did not start within {seconds:g} s") from None
+        except (ValueError, KeyError, TypeError):
+            await runner._ended(1.0)
+            raise Unavailable(runner.reason(), code="runner_died") from None
+
+    async def _discard(self, runner: Runner) -> None:
+        await asyncio.shield(runner.stop())
+
+    def _threads(self) -> int:
+        return self._settings.threads or os.cpu_count() or 1
+
+
+def engine_of(card: Card) -> str:
+    """Name of the engine that serves a card; raises InvalidRequest where none does."""
+    if card.format == "gguf" and card.panel == "text":
+        return "llamacpp"
+    if card.panel == "image":
+        return "image"
+    raise InvalidRequest(f"no engine serves {card.format} models for {card.panel} ({card.id!r})", param="model")
+
+
+def runner_environment(token: str, threads: int) -> dict[str, str]:
+    """This process's environment and what makes a runner a good neighbour: a bounded number of threads that sleep
+    while they wait (threads that spin slow the other panel many times over), and no calls to model hubs."""
+    count = str(threads)
+    return {
+        **os.environ,
+        "DIPTYCH_RUNNER_TOKEN": token,
+        "OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "OPENBLAS_NUM_THREADS": count,
+        "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0",
+        "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1", "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
