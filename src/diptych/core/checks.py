@@ -1,0 +1,74 @@
+"""What an image request must satisfy before any model is touched. Pure: the gateway asks it without torch, the engine
+asks it again with what it knows from the model's own files."""
+
+from __future__ import annotations
+
+from diptych.core.cards import Card
+from diptych.core.errors import InvalidRequest
+from diptych.core.specs import MAX_SEED, ImageSpec
+
+MAX_PIXELS = 4096 * 4096
+DEFAULT_MULTIPLE = 8
+DEFAULT_SIZE = 512
+"""Pixels; the size of Stable Diffusion 1.x, for a card that does not know its model's own."""
+TRAIN_TIMESTEPS = 1000
+LCM_STEPS = 50
+"""Length of the schedule that latent consistency models are distilled on; its samples are picked from it."""
+
+
+def picture_size(spec: ImageSpec, card: Card) -> tuple[int, int]:
+    """`(width, height)` in pixels: the spec's, and the model's own size where it leaves one out."""
+    own = card.size or DEFAULT_SIZE
+    return spec.width or own, spec.height or own
+
+
+def picture_seed(spec: ImageSpec, index: int) -> int:
+    """Seed of picture `index`: `seed + index`, back to 0 after the largest seed."""
+    return (spec.seed + index) % (MAX_SEED + 1)
+
+
+def step_limit(sampler: str, train_timesteps: int = TRAIN_TIMESTEPS, lcm_steps: int = LCM_STEPS) -> int:
+    """Most steps a sampler can take of a model trained with `train_timesteps` noise levels.
+
+    DDPM and DDIM index the training table, where the usual offset of one puts the last level out of reach; the
+    multistep solvers need a level between the last two steps as well.
+    """
+    if sampler == "LCM":
+        return min(lcm_steps, train_timesteps)
+    if sampler in ("DDPM", "DDIM"):
+        return train_timesteps - 1
+    if sampler in ("DPM++ 2M", "UniPC"):
+        return train_timesteps - 2
+    return train_timesteps
+
+
+def check_steps(spec: ImageSpec, limit: int) -> None:
+    """Raises InvalidRequest when `spec.steps` is over `limit`."""
+    if spec.steps > limit:
+        raise InvalidRequest(
+            f"steps is {spec.steps}, but sampler {spec.sampler!r} takes at most {limit} with this model", param="steps")
+
+
+def check_size(width: int, height: int, multiple: int) -> None:
+    """Raises InvalidRequest unless both sides are positive multiples of `multiple` and the area is bounded."""
+    for name, value in (("width", width), ("height", height)):
+        if value < multiple or value % multiple:
+            near = max(multiple, round(value / multiple) * multiple)
+            raise InvalidRequest(
+                f"{name} is {value}, but this model needs a multiple of {multiple}, e.g. {near}", param=name)
+    if width * height > MAX_PIXELS:
+        raise InvalidRequest(f"width x height is {width}x{height}, more than {MAX_PIXELS} pixels", param="width")
+
+
+def check(spec: ImageSpec, card: Card) -> None:
+    """Check what can be known from the card alone.
+
+    Raises:
+        InvalidRequest: not an image model, a size that is no multiple of `card.multiple` or too large, or more steps
+            than the sampler takes. Names the field, the value and the limit.
+    """
+    if card.panel != "image":
+        raise InvalidRequest(f"model {card.id!r} makes text, not pictures", param="model")
+    width, height = picture_size(spec, card)
+    check_size(width, height, card.multiple or DEFAULT_MULTIPLE)
+    check_steps(spec, step_limit(spec.sampler))

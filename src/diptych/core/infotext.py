@@ -1,0 +1,148 @@
+"""PNG text of a picture: A1111's `parameters` line for other programs, and the whole spec as JSON under `diptych`.
+
+The JSON is what `diptych rerun` trusts; the A1111 text cannot tell a prompt's own "Steps: " line from its last line.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from pydantic import ValidationError
+
+import diptych
+from diptych.core.cards import Card
+from diptych.core.checks import picture_seed, picture_size
+from diptych.core.errors import InvalidRequest
+from diptych.core.specs import ImageSpec
+
+PARAMETERS_KEY = "parameters"
+SPEC_KEY = "diptych"
+NEGATIVE = "Negative prompt:"
+
+_PAIR = re.compile(r'\s*([A-Za-z][\w \-/]*):\s*("(?:\\.|[^"\\])*"|[^,]*)(?:,|$)')
+_FIELDS: dict[str, str] = {
+    "Steps": "steps", "Sampler": "sampler", "Schedule type": "schedule", "CFG scale": "guidance", "Seed": "seed",
+    "Model": "model", "Model hash": "model_hash", "Version": "version",
+}
+
+
+def spec_of_picture(spec: ImageSpec, index: int, card: Card) -> ImageSpec:
+    """The spec that makes picture `index` of a job by itself: its own seed, `count` 1, its size spelled out."""
+    width, height = picture_size(spec, card)
+    seed = picture_seed(spec, index)
+    return spec.model_copy(update={"seed": seed, "count": 1, "width": width, "height": height, "preview_every": 0})
+
+
+def build_infotext(spec: ImageSpec, index: int, card: Card) -> str:
+    """A1111's text: the prompt, `Negative prompt: …` where there is one, and one line of `Key: value` pairs."""
+    one = spec_of_picture(spec, index, card)
+    pairs = {
+        "Steps": str(one.steps), "Sampler": one.sampler, "Schedule type": one.schedule.capitalize(),
+        "CFG scale": repr(one.guidance).removesuffix(".0"), "Seed": str(one.seed), "Size": f"{one.width}x{one.height}",
+        "Model hash": card.fingerprint, "Model": one.model, "Version": f"diptych {diptych.__version__}",
+    }
+    last = ", ".join(f"{key}: {_quoted(value)}" for key, value in pairs.items() if value)
+    lines = [one.prompt, *([f"{NEGATIVE} {one.negative_prompt}"] if one.negative_prompt else []), last]
+    # A NUL ends a PNG text value in many readers; the JSON keeps it.
+    return "\n".join(lines).replace("\x00", "")
+
+
+def build_text_chunks(spec: ImageSpec, index: int, card: Card) -> dict[str, str]:
+    """Text chunks of picture `index`: `parameters` and `diptych` (ASCII JSON)."""
+    record = {
+        "version": diptych.__version__,
+        "spec": spec_of_picture(spec, index, card).model_dump(mode="json"),
+        "model": {"id": card.id, "fingerprint": card.fingerprint},
+    }
+    return {PARAMETERS_KEY: build_infotext(spec, index, card), SPEC_KEY: json.dumps(record)}
+
+
+def parse_infotext(text: str) -> dict[str, Any]:
+    """Fields of A1111's text: `prompt`, `negative_prompt`, those of `ImageSpec` where the text has them (numbers as
+    numbers), `model_hash`, `version`; other pairs under their own names. Text without pairs is a prompt alone."""
+    lines = text.rstrip("\n").split("\n")
+    pairs = _pairs(lines[-1])
+    if len(pairs) >= 3:
+        lines.pop()
+    else:
+        pairs = {}
+    start = next((i for i, line in enumerate(lines) if line.startswith(NEGATIVE)), len(lines))
+    result: dict[str, Any] = {
+        "prompt": "\n".join(lines[:start]),
+        "negative_prompt": "\n".join(lines[start:]).removeprefix(NEGATIVE).removeprefix(" "),
+    }
+    for key, value in pairs.items():
+        if key == "Size" and (size := re.fullmatch(r"(\d+)x(\d+)", value)):
+            result["width"], result["height"] = int(size[1]), int(size[2])
+        else:
+            result[_FIELDS.get(key, key)] = _number(_FIELDS.get(key, key), value)
+    return result
+
+
+def spec_from_text_chunks(chunks: dict[str, str]) -> ImageSpec:
+    """The spec that made a picture, from its PNG text chunks.
+
+    Raises:
+        InvalidRequest: there is neither a `diptych` nor a `parameters` text, or it describes no picture that can be
+            made here.
+    """
+    if SPEC_KEY in chunks:
+        try:
+            return ImageSpec.model_validate(json.loads(chunks[SPEC_KEY])["spec"])
+        except (ValidationError, ValueError, KeyError, TypeError) as error:
+            raise InvalidRequest(
+                f"the picture's {SPEC_KEY!r} text is damaged: {_first(error)}", param="file") from error
+    if PARAMETERS_KEY not in chunks:
+        raise InvalidRequest("the picture carries no text that says how it was made", param="file")
+    found = parse_infotext(chunks[PARAMETERS_KEY])
+    known = {key: value for key, value in found.items() if key in ImageSpec.model_fields}
+    try:
+        return ImageSpec.model_validate({"schedule": "automatic", **known})
+    except ValidationError as error:
+        raise InvalidRequest(
+            f"the picture's {PARAMETERS_KEY!r} text cannot be used: {_first(error)}", param="file") from error
+
+
+def _pairs(line: str) -> dict[str, str]:
+    """`Key: value, …`; empty where the line is anything else."""
+    pairs: dict[str, str] = {}
+    position = 0
+    while position < len(line):
+        match = _PAIR.match(line, position)
+        if match is None or match.end() == position:
+            return {}
+        pairs[match[1]] = _unquoted(match[2].strip())
+        position = match.end()
+    return pairs
+
+
+def _quoted(value: str) -> str:
+    """As it is, or in JSON's quotes where the value holds a separator."""
+    return json.dumps(value, ensure_ascii=False) if re.search(r'[,:"\\\n\r]|^\s|\s$', value) else value
+
+
+def _unquoted(value: str) -> str:
+    if len(value) < 2 or value[0] != '"':
+        return value
+    try:
+        return str(json.loads(value))
+    except ValueError:
+        return value
+
+
+def _number(field: str, value: str) -> Any:
+    try:
+        if field in ("steps", "seed"):
+            return int(value)
+        return float(value) if field == "guidance" else value
+    except ValueError:
+        return value
+
+
+def _first(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        problem = error.errors()[0]
+        return f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
+    return str(error) or type(error).__name__

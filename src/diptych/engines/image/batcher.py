@@ -1,0 +1,267 @@
+"""Step-level batching: one thread denoises the pictures of all requests together.
+
+Every picture is a lane with a sampler of its own. At each tick a fair share of the lanes takes one step; lanes of one
+latent shape and context length go through the UNet in one pass, conditional and unconditional rows together. So
+requests join and leave between steps, and none of them changes another's picture.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+
+import torch
+
+from diptych.core.errors import Conflict, DiptychError, Unavailable
+from diptych.core.events import Event, Failed, Finished, Metrics, Preview
+from diptych.engines.image.model import ImageModel
+from diptych.engines.image.png import base64_png
+from diptych.engines.image.preview import LatentPreview
+from diptych.engines.image.run import Lane, Run
+from diptych.engines.image.samplers import SamplerFactory
+
+log = logging.getLogger(__name__)
+
+
+def fair_shares(wanted: Sequence[int], cap: int) -> list[int]:
+    """How many lanes each run may step, at most `cap` together: one each in order of arrival, round after round."""
+    shares = [0] * len(wanted)
+    left = min(cap, sum(wanted))
+    while left:
+        for position, want in enumerate(wanted):
+            if left and shares[position] < want:
+                shares[position] += 1
+                left -= 1
+    return shares
+
+
+class Batcher:
+    """Runs requests on one model until closed.
+
+    Args:
+        cap: most pictures in one step.
+        threads: of torch, for this thread's computations.
+    """
+
+    def __init__(self, model: ImageModel, samplers: SamplerFactory, cap: int, threads: int) -> None:
+        self._model = model
+        self._samplers = samplers
+        self._cap = cap
+        self._threads = threads
+        self._preview = LatentPreview(model)
+        self._runs: dict[str, Run] = {}
+        self._denoised: deque[Lane] = deque()
+        self._wake = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._main, name="image-batcher", daemon=True)
+        self._thread.start()
+
+    def add(self, run: Run) -> None:
+        """Take a run; raises Conflict when one of the same id is there, Unavailable after `close`."""
+        with self._wake:
+            if self._closing:
+                raise Unavailable("the image runner is stopping")
+            if run.id in self._runs:
+                raise Conflict(f"run {run.id!r} is already here", param="id")
+            self._runs[run.id] = run
+            self._wake.notify()
+
+    def cancel(self, id: str) -> bool:
+        """Have a run end between two steps; False if it is not here."""
+        with self._wake:
+            run = self._runs.get(id)
+            if run is not None:
+                run.cancelled = True
+            return run is not None
+
+    def close(self) -> None:
+        """End all runs as failed but retryable, and the thread."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        self._thread.join()
+
+    def _main(self) -> None:
+        torch.set_num_threads(self._threads)
+        while True:
+            with self._wake:
+                self._wake.wait_for(lambda: self._closing or bool(self._runs))
+                runs = list(self._runs.values())
+                if self._closing:
+                    break
+            with torch.inference_mode():
+                self._tick(runs)
+        for run in runs:
+            self._end(run, Failed(message="the image runner is stopping", code="unavailable", retryable=True))
+
+    def _tick(self, runs: list[Run]) -> None:
+        """One step of a fair share of all lanes, then as many decodes as take no longer than the step did."""
+        for run in runs:
+            self._sweep(run)
+        runs = [run for run in runs if not run.ended]
+        began = time.monotonic()
+        stepped = self._select(runs)
+        groups: dict[tuple[int, ...], list[Lane]] = {}
+        for lane in stepped:
+            groups.setdefault(lane.group, []).append(lane)
+        for lanes in groups.values():
+            self._step(lanes)
+        self._denoised.extend(lane for lane in stepped if lane.sampler.done and not lane.run.ended)
+        self._tell(runs)
+        self._decode(deadline=2 * time.monotonic() - began)
+
+    def _sweep(self, run: Run) -> None:
+        """End a run that was cancelled, is overdue or has nothing left to do."""
+        if run.cancelled:
+            self._end(run, Finished(reason="cancelled"))
+        elif run.overdue:
+            self._end(run, Failed(
+                message=f"the job took longer than {run.timeout_seconds:g} seconds", status=504, code="timeout"))
+        elif run.complete:
+            self._end(run, Finished())
+
+    def _select(self, runs: list[Run]) -> list[Lane]:
+        """Lanes to step now. A run's earlier pictures go first, so that they are finished first."""
+        selected: list[Lane] = []
+        for run, share in zip(runs, fair_shares([run.wanted for run in runs], self._cap), strict=True):
+            try:
+                while share > sum(not lane.sampler.done for lane in run.lanes):
+                    self._start_lane(run)
+            except Exception as error:
+                self._fail(run, error)
+            else:
+                selected += [lane for lane in run.lanes if not lane.sampler.done][:share]
+        return selected
+
+    def _start_lane(self, run: Run) -> None:
+        model, spec = self._model, run.spec
+        if run.contexts is None:
+            run.started = time.monotonic()
+            run.contexts = model.encode(spec.prompt, spec.negative_prompt)
+        index = run.waiting[0]
+        seed = run.seed_of(index)
+        sampler = self._samplers.build(spec, seed)
+        side = model.scale_factor
+        assert spec.width is not None and spec.height is not None
+        shape = (1, model.latent_channels, spec.height // side, spec.width // side)
+        latents = sampler.start(shape, model.device, model.dtype)
+        run.waiting.popleft()
+        run.lanes.append(Lane(run, index, seed, sampler, run.contexts, latents))
+
+    def _step(self, lanes: list[Lane]) -> None:
+        """One step of lanes of one group. When the pass fails, each run is tried alone: only the guilty one fails."""
+        lanes = [lane for lane in lanes if not lane.run.ended]
+        runs = list(dict.fromkeys(lane.run for lane in lanes))
+        try:
+            predictions = self._predict(lanes)
+        except Exception as error:
+            if len(runs) == 1:
+                self._fail(runs[0], error)
+            else:
+                for run in runs:
+                    self._step([lane for lane in lanes if lane.run is run])
+            return
+        for lane, prediction in zip(lanes, predictions, strict=True):
+            if lane.run.ended:
+                continue
+            try:
+                lane.advance(prediction)
+                if lane.preview_due():
+                    self._show(lane)
+            except Exception as error:
+                self._fail(lane.run, error)
+
+    def _predict(self, lanes: list[Lane]) -> list[torch.Tensor]:
+        """Guided predictions (1, C, h, w) of all lanes, from one UNet pass over all their rows."""
+        began = time.monotonic()
+        latents, times, contexts, scales, guided = [], [], [], [], []
+        for lane in lanes:
+            guidance = lane.run.spec.guidance
+            guided.append(guidance > 1.0 and not self._model.distilled_guidance)
+            texts = [lane.contexts.negative, lane.contexts.positive] if guided[-1] else [lane.contexts.positive]
+            contexts += texts
+            latents += [lane.sampler.scale(lane.latents)] * len(texts)
+            times += [lane.sampler.timestep] * len(texts)
+            scales += [guidance] * len(texts)
+        device = self._model.device
+        rows = self._model.predict(
+            torch.cat(latents), torch.tensor(times, device=device), torch.cat(contexts),
+            torch.tensor(scales, device=device))
+        predictions, position = [], 0
+        for lane, pair in zip(lanes, guided, strict=True):
+            prediction = rows[position:position + 1]
+            if pair:
+                positive = rows[position + 1:position + 2]
+                prediction = prediction + lane.run.spec.guidance * (positive - prediction)
+            predictions.append(prediction)
+            position += 2 if pair else 1
+        seconds = (time.monotonic() - began) / len(times)
+        for lane, pair in zip(lanes, guided, strict=True):
+            lane.run.unet_seconds += seconds * (2 if pair else 1)
+        return predictions
+
+    def _show(self, lane: Lane) -> None:
+        assert lane.final is not None
+        _, _, height, width = lane.latents.shape
+        side = self._model.scale_factor
+        png = base64_png(self._preview.pixels(lane.final), (width * side, height * side))
+        lane.run.tell(Preview(index=lane.index, step=lane.sampler.step, png=png))
+
+    def _decode(self, deadline: float) -> None:
+        """Decode and write denoised pictures: at least one, then until the deadline, all when nothing else waits."""
+        first = True
+        while self._denoised and (first or time.monotonic() < deadline or not self._steps_wait()):
+            first = False
+            lane = self._denoised.popleft()
+            if lane.run.ended or lane.run.cancelled:
+                continue
+            began = time.monotonic()
+            try:
+                pixels = self._model.decode(lane.latents)
+                lane.run.decode_seconds += time.monotonic() - began
+                lane.run.finish_picture(lane, pixels)
+            except Exception as error:
+                self._fail(lane.run, error)
+                continue
+            if lane.run.complete:
+                self._end(lane.run, Finished())
+
+    def _steps_wait(self) -> bool:
+        with self._wake:
+            return self._closing or any(run.wanted for run in self._runs.values())
+
+    def _tell(self, runs: list[Run]) -> None:
+        for run in runs:
+            if not run.ended and run.started is not None:
+                run.tell_progress()
+
+    def _end(self, run: Run, last: Event) -> None:
+        """Forget a run and say how it ended."""
+        with self._wake:
+            self._runs.pop(run.id, None)
+        run.ended = True
+        if isinstance(last, Finished):
+            run.tell(Metrics(values=run.metrics()))
+        run.tell(last)
+        run.lanes.clear()
+        run.waiting.clear()
+
+    def _fail(self, run: Run, error: Exception) -> None:
+        if not isinstance(error, DiptychError):
+            log.error("run %s failed", run.id, exc_info=error)
+        self._end(run, failure(error))
+
+
+def failure(error: Exception) -> Failed:
+    """What a client is told about an error: words, no traceback and no path."""
+    if isinstance(error, DiptychError):
+        return Failed(message=error.message, status=error.status, param=error.param, code=error.code)
+    if isinstance(error, OSError):
+        return Failed(message=f"the picture could not be written: {error.strerror}", code="write_failed")
+    if isinstance(error, MemoryError) or "out of memory" in str(error).lower() or "can't allocate" in str(error):
+        return Failed(message="out of memory; fewer or smaller pictures need less", code="out_of_memory")
+    reason = (str(error).strip().split("\n")[0] or type(error).__name__)[:300]
+    return Failed(message=f"the picture could not be made: {reason}", code="engine_error")

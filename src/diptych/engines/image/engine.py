@@ -1,0 +1,100 @@
+"""The image engine: one model of one family, and the batcher that runs requests on it."""
+
+from __future__ import annotations
+
+import importlib
+import secrets
+from pathlib import Path
+
+import torch
+
+from diptych.core.cards import Card
+from diptych.core.checks import check, check_size
+from diptych.core.errors import Conflict, InvalidRequest, Unavailable
+from diptych.core.protocol import LoadRequest, RunRequest
+from diptych.core.specs import MAX_SEED, ImageSpec
+from diptych.engines.base import Emit
+from diptych.engines.image.batcher import Batcher
+from diptych.engines.image.model import ImageModel, LoadModel
+from diptych.engines.image.run import Run
+from diptych.engines.image.samplers import SamplerFactory
+
+DEFAULT_BATCH = 16
+# A warm spare waits with its libraries imported, so the usual family is imported with the engine.
+importlib.import_module(f"{__package__}.sd1")
+
+
+class ImageEngine:
+    """See `Engine` for the contract. Options of `load`: `image_batch` (most pictures in one step), `device`."""
+
+    name = "image"
+
+    def __init__(self) -> None:
+        self._model: ImageModel | None = None
+        self._card: Card | None = None
+        self._samplers: SamplerFactory | None = None
+        self._batcher: Batcher | None = None
+
+    def load(self, request: LoadRequest) -> None:
+        if self._batcher is not None:
+            raise Conflict("this runner holds a model already")
+        torch.set_num_threads(request.threads)
+        load_model = _family(request.card.family)
+        device = torch.device(str(request.options.get("device", "cpu")))
+        model = load_model(request.card.path, device, torch.float32)
+        self._model = model
+        self._card = request.card.model_copy(
+            update={"size": request.card.size or model.size, "multiple": request.card.multiple or model.multiple})
+        self._samplers = SamplerFactory(model.scheduler_config)
+        cap = int(request.options.get("image_batch", DEFAULT_BATCH))
+        self._batcher = Batcher(model, self._samplers, max(cap, 1), request.threads)
+
+    def submit(self, request: RunRequest, emit: Emit) -> None:
+        if self._batcher is None or self._samplers is None or self._card is None or self._model is None:
+            raise Unavailable("this runner holds no model")
+        spec = request.spec
+        if not isinstance(spec, ImageSpec):
+            raise InvalidRequest(f"kind is {spec.kind!r}, but this runner makes pictures", param="kind")
+        if request.output_dir is None:
+            raise InvalidRequest("output_dir is missing: a picture needs a folder", param="output_dir")
+        if wrong := [index for index in request.skip if not 0 <= index < spec.count]:
+            raise InvalidRequest(f"skip has {wrong[0]}, but count is {spec.count}", param="skip")
+        check(spec, self._card)
+        self._samplers.check(spec)
+        spec = self._complete(spec)
+        folder = Path(request.output_dir)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise Unavailable(f"the job's folder cannot be made: {error.strerror}", code="write_failed") from error
+        self._batcher.add(Run(
+            request.id, spec, self._card, folder, frozenset(request.skip), emit, request.timeout_seconds))
+
+    def cancel(self, id: str) -> bool:
+        return self._batcher is not None and self._batcher.cancel(id)
+
+    def close(self) -> None:
+        if self._batcher is not None:
+            self._batcher.close()
+            self._batcher = self._model = self._samplers = None
+
+    def _complete(self, spec: ImageSpec) -> ImageSpec:
+        """The spec with width, height and seed given, fit for the model's latents."""
+        assert self._card is not None and self._model is not None
+        width, height = spec.width or self._card.size, spec.height or self._card.size
+        assert width is not None and height is not None
+        check_size(width, height, self._model.multiple)
+        seed = secrets.randbelow(MAX_SEED) if spec.seed < 0 else spec.seed
+        return spec.model_copy(update={"width": width, "height": height, "seed": seed})
+
+
+def _family(name: str) -> LoadModel:
+    """`load_model` of the file of this package that serves a family; raises InvalidRequest when there is none."""
+    try:
+        loader = importlib.import_module(f"{__package__}.{name}") if name.isidentifier() else None
+    except ModuleNotFoundError:
+        loader = None
+    load_model: LoadModel | None = getattr(loader, "load_model", None)
+    if load_model is None:
+        raise InvalidRequest(f"image models of family {name!r} are not supported", param="model")
+    return load_model

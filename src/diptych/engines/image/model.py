@@ -1,0 +1,60 @@
+"""What the batcher needs from a model family. A family is one file of this package with a function `load_model`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True)
+class Contexts:
+    """Text embeddings of one request, each (1, tokens, features) and of equal length."""
+
+    positive: torch.Tensor
+    negative: torch.Tensor
+
+    @property
+    def tokens(self) -> int:
+        return self.positive.shape[1]
+
+
+class ImageModel(Protocol):
+    """A loaded latent diffusion model. All calls come from one thread."""
+
+    device: torch.device
+    dtype: torch.dtype
+    latent_channels: int
+    scale_factor: int
+    """Pixels per latent, along one side."""
+    multiple: int
+    """Width and height in pixels must be multiples of it."""
+    size: int
+    """The model's own picture size in pixels."""
+    scheduler_config: Mapping[str, Any]
+    distilled_guidance: bool
+    """The guidance scale is an input of the UNet (LCM): one row per picture, whatever the scale."""
+
+    def encode(self, prompt: str, negative_prompt: str) -> Contexts:
+        """Text embeddings; long texts are encoded in chunks."""
+        ...
+
+    def predict(
+        self, latents: torch.Tensor, timesteps: torch.Tensor, contexts: torch.Tensor, guidance: torch.Tensor
+    ) -> torch.Tensor:
+        """One UNet pass: latents (rows, C, h, w), timesteps (rows,), contexts (rows, tokens, features) and guidance
+        (rows,), which only a model of distilled guidance reads, to the predicted noise (or v, or sample)."""
+        ...
+
+    def decode(self, latents: torch.Tensor) -> np.ndarray:
+        """Latents (1, C, h, w) to a picture, uint8 (height, width, 3)."""
+        ...
+
+
+class LoadModel(Protocol):
+    """`load_model` of a family's file."""
+
+    def __call__(self, path: str, device: torch.device, dtype: torch.dtype) -> ImageModel: ...

@@ -1,0 +1,142 @@
+"""Stable Diffusion 1.x: a folder in diffusers' layout with a CLIP text encoder, a UNet and a VAE.
+
+Weights load from safetensors only. The parts are loaded one by one: the pipeline classes above them are not needed.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from transformers import CLIPTextModel, CLIPTokenizer
+from transformers.utils.logging import disable_progress_bar
+
+from diptych.core.errors import InvalidRequest, JobFailed
+from diptych.engines.image.conditioning import ClipEncoder
+from diptych.engines.image.model import Contexts
+
+log = logging.getLogger(__name__)
+
+VAES = ("AutoencoderKL", "AutoencoderTiny")
+PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+
+
+class StableDiffusion1:
+    """The model's parts and the three computations on them. See `ImageModel` for the members."""
+
+    def __init__(self, unet: Any, vae: Any, encoder: ClipEncoder, scheduler_config: Mapping[str, Any]) -> None:
+        self._unet = unet
+        self._vae = vae
+        self._encoder = encoder
+        self.scheduler_config = scheduler_config
+        self.device: torch.device = unet.device
+        self.dtype: torch.dtype = unet.dtype
+        self.latent_channels: int = unet.config.in_channels
+        self.scale_factor = 2 ** (len(vae.config.block_out_channels) - 1)
+        # Diffusers' pipeline asks for multiples of 8; a UNet pads odd latents on its way down.
+        self.multiple = math.lcm(8, self.scale_factor)
+        side = unet.config.sample_size
+        self.size = (side if isinstance(side, int) else side[0]) * self.scale_factor
+        self._guidance_features: int | None = unet.config.time_cond_proj_dim
+        self.distilled_guidance = self._guidance_features is not None
+
+    def encode(self, prompt: str, negative_prompt: str) -> Contexts:
+        return self._encoder(prompt, negative_prompt)
+
+    def predict(
+        self, latents: torch.Tensor, timesteps: torch.Tensor, contexts: torch.Tensor, guidance: torch.Tensor
+    ) -> torch.Tensor:
+        condition = None
+        if self._guidance_features is not None:
+            condition = guidance_embedding(guidance - 1.0, self._guidance_features).to(self.device, self.dtype)
+        prediction: torch.Tensor = self._unet(
+            latents, timesteps, encoder_hidden_states=contexts, timestep_cond=condition, return_dict=False)[0]
+        return prediction
+
+    def decode(self, latents: torch.Tensor) -> np.ndarray:
+        pixels = self._vae.decode(latents / self._vae.config.scaling_factor, return_dict=False)[0][0]
+        if not bool(torch.isfinite(pixels).all()):
+            raise JobFailed("the VAE's picture has values that are not finite numbers", code="not_finite")
+        picture: np.ndarray = (pixels / 2 + 0.5).clamp(0, 1).permute(1, 2, 0).float().cpu().numpy()
+        return np.asarray((picture * 255).round(), dtype=np.uint8)
+
+
+def guidance_embedding(scale: torch.Tensor, features: int) -> torch.Tensor:
+    """Sinusoidal embedding (rows, features) of `scale` (rows,) that latent consistency UNets were distilled with
+    (Luo et al. 2023, https://arxiv.org/abs/2310.04378)."""
+    half = features // 2
+    frequencies = torch.exp(torch.arange(half, dtype=torch.float32) * -(math.log(10000.0) / (half - 1)))
+    angles = 1000.0 * scale.to(torch.float32)[:, None] * frequencies[None, :]
+    embedding = torch.cat([angles.sin(), angles.cos()], dim=1)
+    return torch.nn.functional.pad(embedding, (0, features - 2 * half))
+
+
+def load_model(path: str, device: torch.device, dtype: torch.dtype) -> StableDiffusion1:
+    """Load a folder.
+
+    Raises:
+        InvalidRequest: the folder is not a Stable Diffusion 1.x folder with safetensors weights, and what is missing.
+    """
+    disable_progress_bar()
+    folder = Path(path)
+    vae_name = _check_layout(folder)
+    vae_class = AutoencoderTiny if vae_name == "AutoencoderTiny" else AutoencoderKL
+    try:
+        unet = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=dtype, **_weights(folder, "unet"))
+        vae = vae_class.from_pretrained(folder / "vae", torch_dtype=dtype, **_weights(folder, "vae"))
+        text_encoder = CLIPTextModel.from_pretrained(
+            folder / "text_encoder", dtype=dtype, **_weights(folder, "text_encoder"))
+        tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+        config = _json(folder / "scheduler" / "scheduler_config.json")
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        log.exception("model %s could not be loaded", folder.name)
+        reason = str(error).strip().split("\n")[0].replace(str(folder), folder.name)[:300]
+        raise InvalidRequest(f"model folder {folder.name!r} could not be loaded: {reason}", param="model") from error
+    for part in (unet, vae, text_encoder):
+        part.to(device).eval().requires_grad_(False)
+    return StableDiffusion1(unet, vae, ClipEncoder(tokenizer, text_encoder, device), config)
+
+
+def _check_layout(folder: Path) -> str:
+    """Name of the VAE's class; raises InvalidRequest when a part is missing or of another kind."""
+    index = _json(folder / "model_index.json")
+    missing = [name for name in PARTS if name not in index or not (folder / name).is_dir()]
+    if missing:
+        raise InvalidRequest(f"model folder {folder.name!r} has no {', '.join(missing)}", param="model")
+    expected = {"unet": ("UNet2DConditionModel",), "text_encoder": ("CLIPTextModel",), "vae": VAES}
+    for part, names in expected.items():
+        found = index[part][1] if isinstance(index[part], list) and len(index[part]) == 2 else None
+        if found not in names:
+            raise InvalidRequest(
+                f"{part} of model {folder.name!r} is {found!r}; supported: {', '.join(names)}", param="model")
+    return str(index["vae"][1])
+
+
+def _weights(folder: Path, part: str) -> dict[str, Any]:
+    """Loader options for a part's weights: never anything but safetensors, the half precision copy if it is alone."""
+    files = [file.name for file in (folder / part).iterdir() if file.name.endswith(".safetensors")]
+    if not files:
+        raise InvalidRequest(f"{part} of model {folder.name!r} has no safetensors weights", param="model")
+    options: dict[str, Any] = {"use_safetensors": True, "local_files_only": True, "low_cpu_mem_usage": True}
+    if all(".fp16" in name for name in files):
+        options["variant"] = "fp16"
+    return options
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidRequest(f"{path.parent.name}/{path.name} cannot be read", param="model") from error
+    if not isinstance(found, dict):
+        raise InvalidRequest(f"{path.parent.name}/{path.name} is not a JSON object", param="model")
+    return found
