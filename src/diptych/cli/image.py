@@ -1,0 +1,70 @@
+"""`diptych image`: pictures from a prompt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from diptych.cli.options import AsJson, DataDir, Server, parse_size
+
+
+def image(
+    prompt: Annotated[str, typer.Argument(help='What to paint, e.g. "a red apple on a blue background".')],
+    count: Annotated[int, typer.Option("-n", "--count", help="Pictures to make.")] = 1,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Folder for the pictures, or a file name that ends in .png.")
+    ] = Path(),
+    steps: Annotated[
+        int | None, typer.Option(show_default=False, help="Denoising steps. Default: 20.")] = None,
+    sampler: Annotated[
+        str | None,
+        typer.Option(show_default=False, help='DDPM, DDIM, Euler, "Euler a", Heun, LMS, "DPM++ 2M", "DPM++ SDE", '
+                     "UniPC or LCM. Default: Euler."),
+    ] = None,
+    schedule: Annotated[
+        str | None, typer.Option(show_default=False, help="Noise schedule: normal or karras. Default: normal.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(show_default=False, help="Seed of the first picture; the next has seed + 1. "
+                                 "Default: drawn.")] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(metavar="WxH", show_default=False, help="Pixels, e.g. 128x128. Default: the model's own size."),
+    ] = None,
+    guidance: Annotated[
+        float | None,
+        typer.Option(show_default=False, help="Guidance scale (CFG): how closely to follow the prompt; 1 is off. "
+                     "Default: 5."),
+    ] = None,
+    negative: Annotated[
+        str | None, typer.Option(show_default=False, help="Negative prompt: what to keep out.")] = None,
+    model: Annotated[
+        str | None, typer.Option(show_default=False, help="Image model, by its id. Default: starter.")] = None,
+    server: Server = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make pictures from a prompt.
+
+    Prints the files' paths. Ctrl-C cancels the job."""
+    from diptych.cli.connect import connected
+    from diptych.cli.output import print_json
+    from diptych.cli.watch import run_job, save
+
+    if output.suffix.lower() == ".png" and count > 1:
+        raise typer.BadParameter(f"{output} names one file; give a folder for {count} pictures", param_hint="-o")
+    given: dict[str, Any] = {
+        "prompt": prompt, "count": count, "steps": steps, "sampler": sampler, "schedule": schedule, "seed": seed,
+        "guidance": guidance, "negative_prompt": negative, "model": model}
+    pixels = parse_size(size)
+    if pixels:
+        given |= {"width": pixels[0], "height": pixels[1]}
+    with connected(server, data_dir) as api:
+        job = run_job(api, {name: value for name, value in given.items() if value is not None})
+        files = save(api, job, output)
+    if as_json:
+        print_json({"job": job, "files": [str(file) for file in files]})
+        return
+    for file in files:
+        print(file)

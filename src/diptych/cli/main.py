@@ -1,0 +1,50 @@
+"""The `diptych` command. Heavy imports are inside the commands, so that help comes at once."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from diptych.cli import chat, demo, doctor, image, jobs, models, rerun, serve
+from diptych.cli.errors import CliError
+
+app = typer.Typer(
+    name="diptych", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="A local studio for language models and image models: a server with OpenAI's API, and this command.")
+
+app.command()(serve.serve)
+app.command()(image.image)
+app.command()(chat.chat)
+app.add_typer(models.app, name="models")
+app.add_typer(jobs.app, name="jobs")
+app.command()(rerun.rerun)
+app.command()(doctor.doctor)
+app.command()(demo.demo)
+
+
+@app.command()
+def version() -> None:
+    """Print the version of Diptych."""
+    import diptych
+
+    print(diptych.__version__)
+
+
+def main() -> None:
+    """Run the command. Exit status 0: done, 1: not done, 2: wrong usage, 130: ended by Ctrl-C."""
+    try:
+        app()
+    except CliError as error:
+        print(f"diptych: {error.message}", file=sys.stderr)
+        sys.exit(error.status)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output has gone, as in `diptych jobs list | head`
+        sys.stderr.close()
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

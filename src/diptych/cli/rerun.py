@@ -1,0 +1,84 @@
+"""`diptych rerun`: make a picture again from what its file says about itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from diptych.cli.options import AsJson, DataDir, Server
+
+if TYPE_CHECKING:
+    from diptych.core.specs import ImageSpec
+
+
+def rerun(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True, help="A PNG that Diptych made.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", show_default=False, help="Where the new picture goes: a folder, or a name that "
+                     "ends in .png. Default: beside the old one, with -rerun in its name."),
+    ] = None,
+    server: Server = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a picture again from its own file.
+
+    Says whether every pixel is the same.     The description is in the file itself: prompt, model, sampler, steps, seed. Pictures of other programs that carry
+    A1111's text work where the model and the sampler are here, but come out alike rather than the same.
+    """
+    from diptych.cli.connect import connected
+    from diptych.cli.output import print_json, say
+    from diptych.cli.watch import run_job, save
+
+    spec = read_spec(file)
+    with connected(server, data_dir) as api:
+        job = run_job(api, spec.model_dump(mode="json"))
+        made = save(api, job, output or file.with_name(f"{file.stem}-rerun.png"))[0]
+    difference = compare(file, made)
+    if as_json:
+        print_json({"job": job["id"], "file": str(made), "identical": difference == 0, "max_difference": difference})
+        return
+    print(made)
+    say(_words(difference))
+
+
+def read_spec(file: Path) -> ImageSpec:
+    """The spec inside a PNG. Raises `CliError` for a file that is no picture or carries none."""
+    from PIL import Image, UnidentifiedImageError
+
+    from diptych.cli.errors import CliError
+    from diptych.core.errors import DiptychError
+    from diptych.core.infotext import spec_from_text_chunks
+
+    try:
+        with Image.open(file) as picture:
+            picture.load()  # text after the pixels counts as well
+            chunks = {str(key): str(value) for key, value in getattr(picture, "text", {}).items()}
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise CliError(f"{file} is no picture that can be read") from error
+    try:
+        return spec_from_text_chunks(chunks)
+    except DiptychError as error:
+        raise CliError(f"{file}: {error.message}") from error
+
+
+def compare(old: Path, new: Path) -> int | None:
+    """The largest difference of any channel of any pixel, 0 to 255; None when the sizes differ."""
+    from PIL import Image, ImageChops
+
+    with Image.open(old) as first, Image.open(new) as second:
+        if first.size != second.size:
+            return None
+        extrema = ImageChops.difference(first.convert("RGB"), second.convert("RGB")).getextrema()
+    return max(int(high) for _, high in extrema)  # type: ignore[misc]
+
+
+def _words(difference: int | None) -> str:
+    if difference is None:
+        return "The new picture has another size than the old one."
+    if difference == 0:
+        return "Every pixel is the same as in the old picture."
+    return f"Not the same pixels: the largest difference is {difference} of 255 (another machine, version or model?)."
