@@ -29,7 +29,8 @@ def demo(
 ) -> None:
     """Make a first picture and answer, then serve.
 
-    Puts the starter models in place and starts the server. Picture and answer go through the server's own HTTP API, as any program's requests do. Serves until Ctrl-C.
+    Puts the starter models in place and starts the server. Picture and answer go through the server's own HTTP API,
+    as any program's requests do. Serves until Ctrl-C.
     """
     from diptych.cli.address import read_address
     from diptych.cli.client import Api

@@ -17,7 +17,8 @@ MARKS = {"ok": "[green]ok[/green]     ", "warn": "[yellow]warn[/yellow]   ", "pr
 def doctor(server: Server = None, data_dir: DataDir = None, port: Port = None, as_json: AsJson = False) -> None:
     """Find what is wrong with this machine.
 
-    Looks at Python, packages, disk, memory, cores, models, data folder, port and server. Each line is ok, warn or problem, with what to do. Exit status 1 when there is a problem.
+    Looks at Python, packages, disk, memory, cores, models, data folder, port and server. Each line is ok, warn or
+    problem, with what to do. Exit status 1 when there is a problem.
     """
     from diptych.cli.checks import examine
     from diptych.cli.options import load_settings

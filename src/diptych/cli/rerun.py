@@ -26,8 +26,9 @@ def rerun(
 ) -> None:
     """Make a picture again from its own file.
 
-    Says whether every pixel is the same.     The description is in the file itself: prompt, model, sampler, steps, seed. Pictures of other programs that carry
-    A1111's text work where the model and the sampler are here, but come out alike rather than the same.
+    Says whether every pixel is the same. The description is in the file itself: prompt, model, sampler, steps, seed.
+    Pictures of other programs that carry A1111's text work where the model and the sampler are here, but come out
+    alike rather than the same.
     """
     from diptych.cli.connect import connected
     from diptych.cli.output import print_json, say
