@@ -13,6 +13,7 @@ import httpx
 from diptych.cli.errors import CliError, ServerError
 
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)
+QUICK = httpx.Timeout(5.0)
 LONG = httpx.Timeout(None, connect=5.0)
 """For answers that wait for a model to load or a picture to be made: the server has its own limits."""
 
@@ -114,8 +115,8 @@ class Api:
     def pull(self, model: str) -> Any:
         return self.request("POST", "/api/models/pull", body={"model": model}, timeout=LONG)
 
-    def system(self) -> dict[str, Any]:
-        found: dict[str, Any] = self.request("GET", "/api/system")
+    def system(self, timeout: httpx.Timeout = QUICK) -> dict[str, Any]:
+        found: dict[str, Any] = self.request("GET", "/api/system", timeout=timeout)
         return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import typer
@@ -43,6 +44,12 @@ def main() -> None:
         sys.exit(130)
     except BrokenPipeError:  # the reader of our output has gone, as in `diptych jobs list | head`
         sys.stderr.close()
+        sys.exit(1)
+    except Exception as error:
+        if os.environ.get("DIPTYCH_DEBUG"):
+            raise
+        print(f"diptych: a fault in diptych itself: {type(error).__name__}: {error} (DIPTYCH_DEBUG=1 shows where; "
+              "please report it)", file=sys.stderr)
         sys.exit(1)
 
 

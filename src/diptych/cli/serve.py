@@ -75,13 +75,14 @@ def run_server(settings: Settings, *, until_eof: bool = False) -> None:
     Raises:
         CliError: the port or the data folder is taken or cannot be used.
     """
-    from diptych.app import serve as serve_app
     from diptych.cli.address import exclusive, published
 
     settings = settings.model_copy(update={"data_dir": settings.data_dir.expanduser().resolve()})
     with exclusive(settings.data_dir):
         settings = settings.model_copy(update={"port": settings.port or free_port(settings.host)})
         check_port(settings.host, settings.port)
+        from diptych.app import serve as serve_app  # after the checks: it imports the whole server
+
         if until_eof:
             threading.Thread(target=_end_with_input, name="until-eof", daemon=True).start()
         with published(settings.data_dir, url_of(settings.host, settings.port)):
