@@ -55,21 +55,17 @@ class Mailbox:
             self._waiting.clear()
 
     def _merge(self, event: Event) -> None:
-        waiting = self._waiting
-        last = waiting[-1] if waiting else None
-        if isinstance(event, TokenDelta) and isinstance(last, TokenDelta):
-            waiting.pop()
-            event = TokenDelta(text=last.text + event.text)
-        elif isinstance(event, (Progress, Preview, Metrics)):
-            older = next((old for old in waiting if _replaces(event, old)), None)
-            if older is not None:
-                waiting.remove(older)
-                if isinstance(event, Metrics) and isinstance(older, Metrics):
-                    event = Metrics(values={**older.values, **event.values})
-        waiting.append(event)
+        older = next((old for old in self._waiting if _merges(event, old)), None)
+        if older is not None:
+            self._waiting.remove(older)
+            if isinstance(event, TokenDelta) and isinstance(older, TokenDelta):
+                event = TokenDelta(text=older.text + event.text)
+            elif isinstance(event, Metrics) and isinstance(older, Metrics):
+                event = Metrics(values={**older.values, **event.values})
+        self._waiting.append(event)
 
 
-def _replaces(new: Event, old: Event) -> bool:
+def _merges(new: Event, old: Event) -> bool:
     if isinstance(new, Preview):
         return isinstance(old, Preview) and old.index == new.index
-    return type(new) is type(old)
+    return isinstance(new, (TokenDelta, Progress, Metrics)) and type(new) is type(old)

@@ -1,0 +1,163 @@
+"""What a model is, from its headers and JSON files alone: no weights are read beyond a few samples."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from diptych.core.cards import Card
+from diptych.library.gguf import BadFile, GgufHeader, read_gguf
+from diptych.library.safetensors_header import read_safetensors
+
+MODEL_INDEX = "model_index.json"
+FAMILIES = {"StableDiffusionPipeline": "sd1"}
+"""Pipeline class of a diffusers folder: the engine's family."""
+WEIGHTLESS = {"scheduler", "tokenizer", "feature_extractor", "safety_checker"}
+"""Parts that hold no weights, or whose weights are never loaded."""
+NOT_LANGUAGE = {"clip", "mmproj", "sd1", "sdxl", "sd3", "flux", "wan", "t5encoder", "bert", "nomic-bert", "whisper"}
+"""GGUF architectures of other things than models that continue text."""
+MAX_JSON = 16 * 1024 * 1024
+SAMPLES, SAMPLE_BYTES = 8, 16 * 1024
+_PART_OF = re.compile(r"-(\d{5})-of-(\d{5})$")
+
+
+def identify_gguf(path: Path, id: str | None = None) -> Card | None:
+    """Card of a GGUF language model; None for a GGUF file that is something else or a further part of a split one.
+
+    Raises:
+        BadFile: damaged or cut short.
+        OSError: it cannot be read.
+    """
+    part = _PART_OF.search(path.stem)
+    if part is not None and int(part[1]) != 1:
+        return None
+    header = read_gguf(path)
+    architecture = header.architecture
+    if architecture is None:
+        raise BadFile("the header does not say the model's architecture (general.architecture)")
+    if architecture in NOT_LANGUAGE:
+        return None
+    files = [path] if part is None else _split_files(path, int(part[2]))
+    parameters = header.parameters + sum(read_gguf(file).parameters for file in files[1:])
+    return Card(
+        id=id or _PART_OF.sub("", path.stem), panel="text", family="gguf", format="gguf", path=str(path),
+        bytes=sum(file.stat().st_size for file in files), name=header.text("general.name") or path.stem,
+        license=_gguf_license(header), context=header.context_length,
+        parameters=parameters, fingerprint=_fingerprint([header.header_sha256], files))
+
+
+def identify_diffusers(folder: Path, id: str | None = None) -> Card:
+    """Card of a folder in the layout of diffusers.
+
+    Raises:
+        BadFile: a part is missing, damaged, pickled, or of a kind that no engine serves; says which.
+        OSError: a file cannot be read.
+    """
+    index = _json(folder / MODEL_INDEX)
+    pipeline = index.get("_class_name")
+    if pipeline not in FAMILIES:
+        raise BadFile(f"its pipeline is {pipeline!r}; supported: {', '.join(FAMILIES)}")
+    parts = [name for name, kind in index.items() if _is_part(kind) and name not in WEIGHTLESS]
+    files = [file for part in parts for file in _weight_files(folder / part)]
+    headers = [read_safetensors(file) for file in files]
+    factor = _vae_factor(_json(folder / "vae" / "config.json"))
+    front = _front_matter(folder / "README.md")
+    return Card(
+        id=id or folder.name, panel="image", family=FAMILIES[str(pipeline)], format="diffusers", path=str(folder),
+        bytes=sum(file.stat().st_size for file in files), name=front.get("name") or folder.name,
+        license=front.get("license"), size=_sample_size(_json(folder / "unet" / "config.json")) * factor,
+        multiple=factor, parameters=sum(header.parameters for header in headers),
+        fingerprint=_fingerprint([header.header_sha256 for header in headers], files))
+
+
+def _is_part(kind: Any) -> bool:
+    """Entries of model_index.json that name a part are `[library, class]`; `[null, null]` is a part left out."""
+    return isinstance(kind, list) and len(kind) == 2 and all(isinstance(name, str) for name in kind)
+
+
+def _weight_files(part: Path) -> list[Path]:
+    """The safetensors files of a part: the plain ones, or the fp16 variant where it is alone."""
+    found = sorted(part.glob("*.safetensors"))
+    if not found:
+        pickled = any(part.glob("*.bin")) or any(part.glob("*.ckpt"))
+        raise BadFile(f"part {part.name!r} has " + (
+            "only pickled weights, which are not loaded because they can run code; convert them to safetensors"
+            if pickled else "no safetensors weights"))
+    plain = [file for file in found if ".fp16" not in file.name and ".non_ema" not in file.name]
+    return plain or found
+
+
+def _split_files(first: Path, count: int) -> list[Path]:
+    stem = _PART_OF.sub("", first.stem)
+    files = [first.with_name(f"{stem}-{number:05d}-of-{count:05d}.gguf") for number in range(1, count + 1)]
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        raise BadFile(f"{len(missing)} of its {count} files are missing, e.g. {missing[0]}")
+    return files
+
+
+def _vae_factor(config: dict[str, Any]) -> int:
+    """Pixels per latent along one side: every block of the VAE but the last halves the picture."""
+    channels = config.get("block_out_channels") or config.get("encoder_block_out_channels")
+    if not isinstance(channels, list) or not 1 <= len(channels) <= 8:
+        raise BadFile(f"vae/config.json: block_out_channels is {channels!r}, not a list of 1 to 8 numbers")
+    return int(2 ** (len(channels) - 1))
+
+
+def _sample_size(config: dict[str, Any]) -> int:
+    size = config.get("sample_size")
+    if not isinstance(size, int) or not 1 <= size <= 4096:
+        raise BadFile(f"unet/config.json: sample_size is {size!r}, not a whole number from 1 to 4096")
+    return size
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > MAX_JSON:
+            raise BadFile(f"{path.parent.name}/{path.name} is larger than {MAX_JSON} bytes")
+        found = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise BadFile(f"{path.parent.name}/{path.name} is missing") from error
+    except (ValueError, RecursionError) as error:
+        raise BadFile(f"{path.parent.name}/{path.name} is not valid JSON") from error
+    if not isinstance(found, dict):
+        raise BadFile(f"{path.parent.name}/{path.name} is not a JSON object")
+    return found
+
+
+def _gguf_license(header: GgufHeader) -> str | None:
+    return header.text("general.license") or header.text("general.license.name")
+
+
+def _front_matter(readme: Path) -> dict[str, str]:
+    """`license` and `name` of a model card's YAML head, read as plain `key: value` lines."""
+    try:
+        with readme.open(encoding="utf-8", errors="replace") as file:
+            text = file.read(8192)
+    except OSError:
+        return {}
+    if not text.startswith("---\n"):
+        return {}
+    head = text[4:].partition("\n---")[0]
+    pairs = (line.partition(":") for line in head.splitlines() if not line.startswith((" ", "#")))
+    return {key.strip(): value.strip().strip("\"'") for key, _, value in pairs if value.strip()}
+
+
+def _fingerprint(headers: Iterable[str], files: Iterable[Path]) -> str:
+    """Ten hexadecimal digits over headers, sizes and a few samples of the weights: two fine-tunes of one model have
+    the same headers and sizes."""
+    digest = hashlib.sha256()
+    for header in headers:
+        digest.update(header.encode())
+    for path in files:
+        size = path.stat().st_size
+        digest.update(size.to_bytes(8, "little"))
+        with path.open("rb") as file:
+            for sample in range(1, SAMPLES + 1):
+                file.seek(max(0, size * sample // SAMPLES - SAMPLE_BYTES))
+                digest.update(file.read(SAMPLE_BYTES))
+    return digest.hexdigest()[:10]

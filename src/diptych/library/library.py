@@ -1,0 +1,154 @@
+"""The models on disk, as cards."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from diptych.core.cards import Card
+from diptych.core.errors import NotFound
+from diptych.library.gguf import BadFile
+from diptych.library.identify import MODEL_INDEX, identify_diffusers, identify_gguf
+from diptych.library.starters import STARTER, STARTER_TEXT, find_starter
+from diptych.settings import Settings
+
+MAX_DEPTH = 6
+"""Folders below a model folder that are looked into."""
+
+_State = tuple[tuple[str, int, int], ...]
+"""(path, mtime in ns, size) of all files that a card was made from."""
+
+
+@dataclass(frozen=True)
+class _Seen:
+    state: _State
+    card: Card | None
+    problem: str | None = None
+
+
+class Library:
+    """Models in the data folder, in `settings.model_dirs`, and the image model that ships.
+
+    Every question looks at the disk again, but a file that has not changed is not read again. Safe from any thread.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._seen: dict[Path, _Seen] = {}
+        self._problems: list[str] = []
+
+    def cards(self) -> list[Card]:
+        """All models that can be used, sorted by id; ids are unique. Never raises because of a broken file."""
+        with self._lock:
+            return sorted(self._scan().values(), key=lambda card: card.id)
+
+    def get(self, id: str) -> Card:
+        """Raises NotFound, which names what is there."""
+        with self._lock:
+            cards = self._scan()
+        if id not in cards:
+            known = ", ".join(sorted(cards)) or "none; try: diptych models pull starter-text"
+            raise NotFound(f"no model {id[:200]!r}; there are: {known}", param="model", code="model_not_found")
+        return cards[id]
+
+    def problems(self) -> list[str]:
+        """A line for every model that is there but cannot be used: its path and why."""
+        with self._lock:
+            self._scan()
+            return list(self._problems)
+
+    def _scan(self) -> dict[str, Card]:
+        cards: dict[str, Card] = {}
+        problems: list[str] = []
+        fresh: dict[Path, _Seen] = {}
+        for path in self._paths(problems):
+            if path in fresh:
+                continue
+            seen = fresh[path] = self._look(path)
+            if seen.problem is not None:
+                problems.append(f"{path}: {seen.problem}")
+            if seen.card is not None:
+                _add(cards, seen.card, problems)
+        self._seen, self._problems = fresh, problems
+        return cards
+
+    def _paths(self, problems: list[str]) -> Iterator[Path]:
+        starter = find_starter(self._settings)
+        if starter is not None:
+            yield starter
+        for root in (self._settings.models_dir, *self._settings.model_dirs):
+            if root.is_dir():
+                yield from _models_below(root)
+            elif root != self._settings.models_dir:
+                problems.append(f"{root}: this model folder does not exist")
+
+    def _look(self, path: Path) -> _Seen:
+        try:
+            state = _state(path)
+            seen = self._seen.get(path)
+            if seen is not None and seen.state == state:
+                return seen
+        except OSError as error:
+            return _Seen((), None, f"cannot be read: {error.strerror or error}")
+        try:
+            return _Seen(state, _identify(path, find_starter(self._settings)))
+        except BadFile as error:
+            return _Seen(state, None, error.message)
+        except OSError as error:
+            return _Seen(state, None, f"cannot be read: {error.strerror or error}")
+
+
+def _identify(path: Path, starter: Path | None) -> Card | None:
+    if path.is_dir():
+        return identify_diffusers(path, STARTER if path == starter else None)
+    return identify_gguf(path, STARTER_TEXT if path.parent.name == STARTER_TEXT else None)
+
+
+def _add(cards: dict[str, Card], card: Card, problems: list[str]) -> None:
+    """Add under its id; a different model of the same name gets a piece of its fingerprint behind it."""
+    first = cards.get(card.id)
+    if first is not None and first.fingerprint != card.fingerprint:
+        card = card.model_copy(update={"id": f"{card.id}-{card.fingerprint[:6]}"})
+        first = cards.get(card.id)
+    if first is not None:
+        problems.append(f"{card.path}: the same model as {first.path}, which is used")
+        return
+    cards[card.id] = card
+
+
+def _models_below(root: Path) -> Iterator[Path]:
+    """Diffusers folders and GGUF files, in a stable order. Follows links, each folder once."""
+    visited: set[tuple[int, int]] = set()
+    for folder, folders, files in os.walk(root, followlinks=True):
+        here = Path(folder)
+        try:
+            status = here.stat()
+        except OSError:
+            folders.clear()
+            continue
+        identity = (status.st_dev, status.st_ino)
+        too_deep = len(here.relative_to(root).parts) >= MAX_DEPTH
+        # On some file systems the inode is 0; the depth alone bounds the walk there.
+        if MODEL_INDEX in files or (status.st_ino and identity in visited) or too_deep:
+            folders.clear()
+        if status.st_ino and identity in visited:
+            continue
+        visited.add(identity)
+        if MODEL_INDEX in files:
+            yield here
+            continue
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (here / name for name in sorted(files) if name.endswith(".gguf") and not name.startswith("."))
+
+
+def _state(path: Path) -> _State:
+    files = [path]
+    if path.is_dir():
+        names = ("*.json", "README.md", "*/config.json", "*/*.safetensors", "*/*.bin")
+        files = sorted(file for name in names for file in path.glob(name))
+    status = [(file, file.stat()) for file in files]
+    return tuple((str(file), stat.st_mtime_ns, stat.st_size) for file, stat in status)
