@@ -30,12 +30,12 @@ def picture_seed(spec: ImageSpec, index: int) -> int:
 def step_limit(sampler: str, train_timesteps: int = TRAIN_TIMESTEPS, lcm_steps: int = LCM_STEPS) -> int:
     """Most steps a sampler can take of a model trained with `train_timesteps` noise levels.
 
-    DDPM and DDIM index the training table, where the usual offset of one puts the last level out of reach; the
-    multistep solvers need a level between the last two steps as well.
+    The usual timestep offset of one puts the last level out of reach: DDPM and DDIM then read past the training
+    table, LMS and DPM++ SDE meet one noise level twice; the multistep solvers need one more between the last steps.
     """
     if sampler == "LCM":
         return min(lcm_steps, train_timesteps)
-    if sampler in ("DDPM", "DDIM"):
+    if sampler in ("DDPM", "DDIM", "LMS", "DPM++ SDE"):
         return train_timesteps - 1
     if sampler in ("DPM++ 2M", "UniPC"):
         return train_timesteps - 2

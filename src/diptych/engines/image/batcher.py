@@ -152,17 +152,23 @@ class Batcher:
         run.lanes.append(Lane(run, index, seed, sampler, run.contexts, latents))
 
     def _step(self, lanes: list[Lane]) -> None:
-        """One step of lanes of one group. When the pass fails, each run is tried alone: only the guilty one fails."""
+        """One step of lanes of one group. When the pass fails, each half is tried alone, so only the guilty lane's run
+        fails; after a lack of memory fewer go together from then on."""
         lanes = [lane for lane in lanes if not lane.run.ended]
-        runs = list(dict.fromkeys(lane.run for lane in lanes))
+        if not lanes:
+            return
         try:
             predictions = self._predict(lanes)
         except Exception as error:
-            if len(runs) == 1:
-                self._fail(runs[0], error)
-            else:
-                for run in runs:
-                    self._step([lane for lane in lanes if lane.run is run])
+            if len(lanes) == 1:
+                self._fail(lanes[0].run, error)
+                return
+            half = len(lanes) // 2
+            if out_of_memory(error):
+                self._cap = min(self._cap, half)
+                log.warning("out of memory with %d pictures together; now at most %d", len(lanes), self._cap)
+            self._step(lanes[:half])
+            self._step(lanes[half:])
             return
         for lane, prediction in zip(lanes, predictions, strict=True):
             if lane.run.ended:
@@ -255,13 +261,19 @@ class Batcher:
         self._end(run, failure(error))
 
 
+def out_of_memory(error: Exception) -> bool:
+    """True for Python's and torch's ways to say so, on any device."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
+
+
 def failure(error: Exception) -> Failed:
     """What a client is told about an error: words, no traceback and no path."""
     if isinstance(error, DiptychError):
         return Failed(message=error.message, status=error.status, param=error.param, code=error.code)
     if isinstance(error, OSError):
         return Failed(message=f"the picture could not be written: {error.strerror}", code="write_failed")
-    if isinstance(error, MemoryError) or "out of memory" in str(error).lower() or "can't allocate" in str(error):
+    if out_of_memory(error):
         return Failed(message="out of memory; fewer or smaller pictures need less", code="out_of_memory")
     reason = (str(error).strip().split("\n")[0] or type(error).__name__)[:300]
     return Failed(message=f"the picture could not be made: {reason}", code="engine_error")

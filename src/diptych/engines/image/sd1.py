@@ -34,8 +34,8 @@ class StableDiffusion1:
     """The model's parts and the three computations on them. See `ImageModel` for the members."""
 
     def __init__(self, unet: Any, vae: Any, encoder: ClipEncoder, scheduler_config: Mapping[str, Any]) -> None:
-        self._unet = unet
-        self._vae = vae
+        self.unet = unet
+        self.vae = vae
         self._encoder = encoder
         self.scheduler_config = scheduler_config
         self.device: torch.device = unet.device
@@ -58,12 +58,12 @@ class StableDiffusion1:
         condition = None
         if self._guidance_features is not None:
             condition = guidance_embedding(guidance - 1.0, self._guidance_features).to(self.device, self.dtype)
-        prediction: torch.Tensor = self._unet(
+        prediction: torch.Tensor = self.unet(
             latents, timesteps, encoder_hidden_states=contexts, timestep_cond=condition, return_dict=False)[0]
         return prediction
 
     def decode(self, latents: torch.Tensor) -> np.ndarray:
-        pixels = self._vae.decode(latents / self._vae.config.scaling_factor, return_dict=False)[0][0]
+        pixels = self.vae.decode(latents / self.vae.config.scaling_factor, return_dict=False)[0][0]
         if not bool(torch.isfinite(pixels).all()):
             raise JobFailed("the VAE's picture has values that are not finite numbers", code="not_finite")
         picture: np.ndarray = (pixels / 2 + 0.5).clamp(0, 1).permute(1, 2, 0).float().cpu().numpy()
