@@ -155,8 +155,8 @@ def test_preview_resembles_the_decoded_picture(folders: dict[str, Path], studio:
     if name not in folders:
         pytest.skip(f"{name} is not there")
     model = studio(folders[name]).engine._model
-    latents = torch.nn.functional.interpolate(
-        torch.randn((1, model.latent_channels, 2, 2), generator=torch.Generator().manual_seed(5)), size=(8, 8), mode="bilinear")
+    coarse = torch.randn((1, model.latent_channels, 2, 2), generator=torch.Generator().manual_seed(5))
+    latents = torch.nn.functional.interpolate(coarse, size=(8, 8), mode="bilinear")
     with torch.inference_mode():
         decoded = np.asarray(Image.fromarray(model.decode(latents)).resize((8, 8), Image.Resampling.BOX), dtype=float)
         shown = LatentPreview(model).pixels(latents).astype(float)

@@ -17,6 +17,7 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from safetensors import SafetensorError
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils.logging import disable_progress_bar
 
@@ -91,13 +92,12 @@ def load_model(path: str, device: torch.device, dtype: torch.dtype) -> StableDif
     vae_name = _check_layout(folder)
     vae_class = AutoencoderTiny if vae_name == "AutoencoderTiny" else AutoencoderKL
     try:
-        unet = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=dtype, **_weights(folder, "unet"))
-        vae = vae_class.from_pretrained(folder / "vae", torch_dtype=dtype, **_weights(folder, "vae"))
-        text_encoder = CLIPTextModel.from_pretrained(
-            folder / "text_encoder", dtype=dtype, **_weights(folder, "text_encoder"))
-        tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+        unet = _load_weights(UNet2DConditionModel, folder / "unet", torch_dtype=dtype)
+        vae = _load_weights(vae_class, folder / "vae", torch_dtype=dtype)
+        text_encoder = _load_weights(CLIPTextModel, folder / "text_encoder", dtype=dtype)
+        tokenizer = _load_tokenizer(folder / "tokenizer", text_encoder.config.vocab_size)
         config = _json(folder / "scheduler" / "scheduler_config.json")
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         log.exception("model %s could not be loaded", folder.name)
         reason = str(error).strip().split("\n")[0].replace(str(folder), folder.name)[:300]
         raise InvalidRequest(f"model folder {folder.name!r} could not be loaded: {reason}", param="model") from error
@@ -121,15 +121,30 @@ def _check_layout(folder: Path) -> str:
     return str(index["vae"][1])
 
 
-def _weights(folder: Path, part: str) -> dict[str, Any]:
-    """Loader options for a part's weights: never anything but safetensors, the half precision copy if it is alone."""
-    files = [file.name for file in (folder / part).iterdir() if file.name.endswith(".safetensors")]
+def _load_weights(part: Any, folder: Path, **options: Any) -> Any:
+    """A part with all its weights, from safetensors and nothing else; the half precision copy if it is alone."""
+    files = [file.name for file in folder.iterdir() if file.name.endswith(".safetensors")]
     if not files:
-        raise InvalidRequest(f"{part} of model {folder.name!r} has no safetensors weights", param="model")
-    options: dict[str, Any] = {"use_safetensors": True, "local_files_only": True, "low_cpu_mem_usage": True}
+        raise InvalidRequest(
+            f"{folder.name} of model {folder.parent.name!r} has no safetensors weights", param="model")
     if all(".fp16" in name for name in files):
         options["variant"] = "fp16"
-    return options
+    options |= {"use_safetensors": True, "local_files_only": True, "low_cpu_mem_usage": True}
+    module, info = part.from_pretrained(folder, output_loading_info=True, **options)
+    # The libraries fill what a file lacks with random numbers and a warning.
+    if info["missing_keys"]:
+        raise ValueError(f"{folder.name} lacks the weights {', '.join(sorted(info['missing_keys'])[:3])}")
+    return module
+
+
+def _load_tokenizer(folder: Path, vocabulary: int) -> Any:
+    """CLIP's tokenizer; the library makes an empty one of a folder without a vocabulary."""
+    if not (folder / "tokenizer.json").is_file() and not (folder / "vocab.json").is_file():
+        raise ValueError(f"{folder.name} has neither tokenizer.json nor vocab.json")
+    tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+    if len(tokenizer) > vocabulary:
+        raise ValueError(f"the tokenizer has {len(tokenizer)} tokens, the text encoder {vocabulary}")
+    return tokenizer
 
 
 def _json(path: Path) -> dict[str, Any]:
