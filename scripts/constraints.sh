@@ -15,7 +15,7 @@ grep '^torch==' constraints.txt >build/torch.txt
     -e '.[text,image]' $("$new/bin/python" scripts/requirements.py test)
 {
     echo '# Versions that were tested together. Regenerate with: make constraints'
-    "$new/bin/python" -m pip freeze --all --exclude pip --exclude setuptools --exclude-editable --exclude diptych |
+    "$new/bin/python" -m pip freeze --all --exclude pip --exclude-editable --exclude diptych |
         grep -v ' @ ' | sed 's/+cpu$//'
 } >build/constraints.txt
 mv build/constraints.txt constraints.txt

@@ -18,10 +18,10 @@ def models(settings: Settings) -> list[Finding]:
     from diptych.cli.starters import ADVICE, STARTERS, cards_here, damage
 
     try:
-        cards = cards_here(settings)
-    except (CliError, OSError) as error:
+        cards, unusable = cards_here(settings)
+    except OSError as error:
         return [Finding("models", "problem", f"the library cannot be read: {error}", "see --data-dir")]
-    findings = []
+    findings = [Finding("models", "warn", text, "get it again, or remove it") for text in unusable]
     for panel, starter in STARTERS.items():
         mine = [card for card in cards if card.panel == panel]
         if not mine:

@@ -62,7 +62,7 @@ def require_models(settings: Settings) -> None:
 
     print("Starter models …", flush=True)
     pull_here(settings, "starter-text")
-    if "starter" not in [card.id for card in cards_here(settings)]:
+    if "starter" not in [card.id for card in cards_here(settings)[0]]:
         raise CliError(f"the starter image model is not there; {ADVICE['starter']}")
 
 
