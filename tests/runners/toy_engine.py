@@ -9,11 +9,22 @@ import os
 import threading
 import time
 
+from diptych.core.cards import Card
 from diptych.core.errors import InvalidRequest, Unavailable
 from diptych.core.events import Event, Finished, Progress, TokenDelta
 from diptych.core.protocol import LoadRequest, RunRequest
 from diptych.core.specs import CompletionSpec
 from diptych.engines.base import Emit
+
+ENGINE = "toy_engine:ToyEngine"
+
+
+def card(path: str = "model") -> Card:
+    return Card(id="toy", panel="text", family="toy", format="gguf", path=path, bytes=0)
+
+
+def order(text: str, id: str = "run-1", timeout_seconds: float | None = None) -> RunRequest:
+    return RunRequest(id=id, spec=CompletionSpec(prompt=text), timeout_seconds=timeout_seconds)
 
 
 class ToyEngine:
@@ -22,7 +33,6 @@ class ToyEngine:
     def __init__(self) -> None:
         print("noise on standard output")
         self._stops: dict[str, threading.Event] = {}
-        self._ran = 0
 
     def load(self, request: LoadRequest) -> None:
         if request.card.path == "broken":

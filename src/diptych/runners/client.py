@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 from pydantic import ValidationError
@@ -17,6 +18,7 @@ from diptych.core.protocol import Health, LoadRequest, RunRequest
 CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 30.0
 """How long any call but `run` may take. A runner answers these from its event loop, even while it computes."""
+SHUTDOWN_SECONDS = 3.0
 POLL_SECONDS = (0.02, 0.5)
 """First and longest pause between two looks at a model that is being loaded."""
 
@@ -62,12 +64,15 @@ class RunnerClient:
     async def _load(self, request: LoadRequest) -> Health:
         await self._call("POST", "/load", content=request.model_dump_json())
         pause, longest = POLL_SECONDS
-        while (health := await self.health()).state != "ready":
+        while True:
+            # No timeout but the caller's: native code that loads a large model may hold up every other thread.
+            health = Health.model_validate(await self._call("GET", "/health", timeout=None))
+            if health.state == "ready":
+                return health
             if health.state in ("failed", "stopping"):
                 raise Unavailable(health.detail or f"the runner is {health.state}", code="load_failed")
             await self._sleep(pause)
             pause = min(2 * pause, longest)
-        return health
 
     async def run(self, request: RunRequest) -> AsyncGenerator[Event, None]:
         """The run's events; the last one is `Finished` or `Failed`, also when the runner dies half-way
@@ -86,8 +91,11 @@ class RunnerClient:
                         yield event
                         if isinstance(event, (Finished, Failed)):
                             return
-        except httpx.TransportError:
+        except (httpx.TransportError, httpx.StreamError):
             pass
+        except RuntimeError:
+            if not self._http.is_closed:
+                raise
         except ValidationError:
             yield Failed(message="the runner sent something that is no event", status=502, code="runner_protocol")
             return
@@ -96,7 +104,7 @@ class RunnerClient:
     async def cancel(self, id: str) -> bool:
         """True if the run was there to be cancelled. A runner that is gone has nothing left to cancel."""
         try:
-            answer = await self._call("POST", f"/cancel/{id}")
+            answer = await self._call("POST", f"/cancel/{quote(id, safe='')}")
         except Unavailable:
             return False
         return bool(answer["cancelled"])
@@ -104,7 +112,7 @@ class RunnerClient:
     async def shutdown(self) -> None:
         """Ask the process to end; no error if it already has."""
         with contextlib.suppress(Unavailable):
-            await self._call("POST", "/shutdown", timeout=5.0)
+            await self._call("POST", "/shutdown", timeout=SHUTDOWN_SECONDS)
 
     async def close(self) -> None:
         """Close all connections; runs that still stream are cancelled by that."""

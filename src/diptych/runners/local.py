@@ -89,11 +89,29 @@ class Runner:
         self.exited.set()
 
 
-class Launcher:
-    """Starts runners and keeps one spare. Belongs to one event loop."""
+def engine_of(card: Card) -> str:
+    """Name of the engine that serves a card; raises InvalidRequest where none does."""
+    if card.format == "gguf" and card.panel == "text":
+        return "llamacpp"
+    if card.panel == "image":
+        return "image"
+    raise InvalidRequest(f"no engine serves {card.format} models for {card.panel} ({card.id!r})", param="model")
 
-    def __init__(self, settings: Settings) -> None:
+
+class Launcher:
+    """Starts runners and keeps one spare. Belongs to one event loop.
+
+    Args:
+        engine_of: the engine that serves a card, by a known name or as `package.module:Class`.
+        spare_engine: the engine of the warm spare.
+    """
+
+    def __init__(
+        self, settings: Settings, *, engine_of: Callable[[Card], str] = engine_of, spare_engine: str = SPARE_ENGINE,
+    ) -> None:
         self._settings = settings
+        self._engine_of = engine_of
+        self._spare_engine = spare_engine
         self._spare: asyncio.Task[Runner] | None = None
         self._runners: set[Runner] = set()
         self._closed = False
@@ -105,7 +123,7 @@ class Launcher:
             InvalidRequest: no engine serves such a card.
             Unavailable: the process did not start, the model could not be loaded, or either took too long.
         """
-        engine = engine_of(card)
+        engine = self._engine_of(card)
         runner = await self._take_spare(engine) or await self._spawn(engine, threads)
         try:
             request = LoadRequest(card=card, threads=threads, options=options or {})
@@ -120,7 +138,7 @@ class Launcher:
     def warm(self) -> None:
         """Start the warm spare in the background, unless there is one or the settings want none."""
         if self._settings.warm_spare and not self._closed and self._spare is None:
-            self._spare = asyncio.ensure_future(self._spawn(SPARE_ENGINE, self._threads()))
+            self._spare = asyncio.ensure_future(self._spawn(self._spare_engine, self._threads()))
 
     async def close(self) -> None:
         """End the spare and every runner that was started here."""
@@ -131,7 +149,7 @@ class Launcher:
         await asyncio.gather(*(self._discard(runner) for runner in list(self._runners)))
 
     async def _take_spare(self, engine: str) -> Runner | None:
-        if engine != SPARE_ENGINE or self._spare is None:
+        if engine != self._spare_engine or self._spare is None:
             return None
         spare, self._spare = self._spare, None
         try:
@@ -186,15 +204,6 @@ class Launcher:
 
     def _threads(self) -> int:
         return self._settings.threads or os.cpu_count() or 1
-
-
-def engine_of(card: Card) -> str:
-    """Name of the engine that serves a card; raises InvalidRequest where none does."""
-    if card.format == "gguf" and card.panel == "text":
-        return "llamacpp"
-    if card.panel == "image":
-        return "image"
-    raise InvalidRequest(f"no engine serves {card.format} models for {card.panel} ({card.id!r})", param="model")
 
 
 def runner_environment(token: str, threads: int) -> dict[str, str]:
