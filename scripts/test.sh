@@ -1,6 +1,8 @@
 #!/bin/sh
-# All tests. The starter text model is put in place first: the tests use the real one.
+# All tests. Models that tests use are kept in .venv, so that nothing is written into the home folder.
 set -eu
 cd "$(dirname "$0")/.."
+DIPTYCH_TEST_CACHE=${DIPTYCH_TEST_CACHE:-$PWD/.venv/test-cache}
+export DIPTYCH_TEST_CACHE
 # shellcheck disable=SC2086
 exec .venv/bin/python -m pytest ${ARGS:-}

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from diptych.cli.address import read_address
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -35,3 +39,61 @@ def run(tmp_path: Path) -> Run:
                               cwd=tmp_path, env=environment(tmp_path, **variables), **given)  # type: ignore[call-overload, no-any-return]
 
     return runs
+
+
+class Server:
+    """A real `diptych serve` on a free port."""
+
+    def __init__(self, data_dir: Path, home: Path, models: list[Path]) -> None:
+        self.data_dir, self.home = data_dir, home
+        flags = [part for folder in models for part in ("--model-dir", folder)]
+        self.log = (home / "serve.log").open("ab")
+        self.process = subprocess.Popen(
+            command("serve", "--port", 0, "--data-dir", data_dir, *flags), env=environment(home), cwd=home,
+            stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
+        self.url = self._wait()
+
+    def _wait(self) -> str:
+        for _ in range(600):
+            address = read_address(self.data_dir)
+            if address is not None:
+                return address.url
+            if self.process.poll() is not None:
+                break
+            time.sleep(0.1)
+        raise AssertionError((self.home / "serve.log").read_text())
+
+    def stop(self) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+        try:
+            return self.process.wait(30)
+        finally:
+            self.process.kill()
+            self.log.close()
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory, starter_text: Path) -> Path:
+    """A folder with two models: `tiny`, an image model with random weights, and `starter-text`."""
+    folder = tmp_path_factory.mktemp("models")
+    subprocess.run([sys.executable, str(Path(__file__).with_name("tiny_model.py")), str(folder / "tiny")],
+                   check=True, capture_output=True, timeout=120)
+    (folder / "starter-text").symlink_to(starter_text.parent)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Iterator[Server]:
+    """One server for all tests of this folder."""
+    home = tmp_path_factory.mktemp("home")
+    served = Server(home / "data", home, [models])
+    yield served
+    assert served.stop() == 0
+    assert read_address(served.data_dir) is None
+
+
+@pytest.fixture
+def ask(run: Run, server: Server) -> Run:
+    """`run` with the running server."""
+    return lambda *arguments, **options: run(*arguments, DIPTYCH_SERVER=server.url, **options)

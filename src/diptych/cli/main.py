@@ -36,7 +36,7 @@ def version() -> None:
 def main() -> None:
     """Run the command. Exit status 0: done, 1: not done, 2: wrong usage, 130: ended by Ctrl-C."""
     try:
-        app()
+        app(prog_name="diptych")
     except CliError as error:
         print(f"diptych: {error.message}", file=sys.stderr)
         sys.exit(error.status)
