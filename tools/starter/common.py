@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 
@@ -33,7 +32,7 @@ def save_state(file: Path, model: torch.nn.Module, optimizer: torch.optim.Optimi
     temporary = file.with_suffix(".tmp")
     torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "spent": clock.spent, "step": step,
                 **more}, temporary)
-    os.replace(temporary, file)
+    temporary.replace(file)
 
 
 def load_state(file: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, clock: Clock) -> int:

@@ -93,7 +93,7 @@ def load_subjects(root: Path, names: dict[str, str]) -> list[Subject]:
 
 
 def held_out(root: Path) -> list[Subject]:
-    return load_subjects(root, {label: "" for label in HELD_OUT})
+    return load_subjects(root, dict.fromkeys(HELD_OUT, ""))
 
 
 def trained(root: Path) -> list[Subject]:

@@ -32,9 +32,9 @@ TRAINED: dict[str, str] = {
     "alarm clock": "", "star": "", "crescent moon": "moon", "sun with face": "sun", "rainbow": "", "fire": "",
     "snowman without snow": "snowman", "balloon": "", "wrapped gift": "gift", "trophy": "", "soccer ball": "",
     "basketball": "", "teddy bear": "", "crown": "", "top hat": "", "guitar": "", "trumpet": "", "drum": "",
-    "camera": "", "television": "", "light bulb": "", "key": "", "locked": "lock", "hammer": "", "umbrella with rain drops":
-    "umbrella", "backpack": "", "chair": "", "bucket": "", "glasses": "", "pink heart": "heart", "jack-o-lantern":
-    "pumpkin", "robot": "", "ghost": "",
+    "camera": "", "television": "", "light bulb": "", "key": "", "locked": "lock", "hammer": "",
+    "umbrella with rain drops": "umbrella", "backpack": "", "chair": "", "bucket": "", "glasses": "", "pink heart": "heart",
+    "jack-o-lantern": "pumpkin", "robot": "", "ghost": "",
 }
 
 HELD_OUT: tuple[str, ...] = (
@@ -45,7 +45,7 @@ HELD_OUT: tuple[str, ...] = (
     "violin", "telescope", "boxing glove",
 )
 
-#: Extra words a person may use for a subject; learned by the text encoder only where no other subject claims them.
+#: Colours as RGB.
 BACKGROUNDS: dict[str, tuple[int, int, int]] = {
     "white": (255, 255, 255), "black": (24, 24, 28), "gray": (138, 140, 146), "red": (214, 48, 49),
     "orange": (245, 140, 40), "yellow": (250, 215, 70), "green": (58, 165, 90), "blue": (52, 110, 220),

@@ -12,6 +12,7 @@ import argparse
 import json
 import random
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -42,8 +43,8 @@ def _corpus(root: Path) -> Counter[str]:
     for subject in data.trained(root):
         for word in (*subject.name.lower().split(), *subject.aliases):
             words[word] += 30
-    for word in (*BACKGROUNDS, *HUES, "background", "on", "a", "an", "the", "with", "at", "of", "small", "large", "left",
-                 "right", "top", "bottom", "photo", "picture", "in", "style", *RARE):
+    for word in (*BACKGROUNDS, *HUES, "background", "on", "a", "an", "the", "with", "at", "of", "small", "large",
+                 "left", "right", "top", "bottom", "photo", "picture", "in", "style", *RARE):
         words[word] += 500
     return words
 
@@ -55,7 +56,7 @@ def _merges(words: Counter[str], count: int) -> list[tuple[str, str]]:
     while len(merges) < count:
         pairs: Counter[tuple[str, str]] = Counter()
         for word, parts in pieces.items():
-            for pair in zip(parts, parts[1:], strict=False):
+            for pair in pairwise(parts):
                 pairs[pair] += words[word]
         if not pairs:
             break
@@ -96,7 +97,7 @@ class Labels:
     """A scene as numbers: one class per question."""
 
     def __init__(self, subjects: int) -> None:
-        self.tables = ([""] + list(HUES), list(BACKGROUNDS), list(LAYOUTS))
+        self.tables = (["", *HUES], list(BACKGROUNDS), list(LAYOUTS))
         self.sizes = (subjects, *(len(table) for table in self.tables))
 
     def of(self, scene: data.Scene) -> list[int]:
@@ -141,8 +142,8 @@ def train(work: Path, steps: int, batch: int, rate: float) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=1200)
-    parser.add_argument("--batch", type=int, default=48)
+    parser.add_argument("--steps", type=int, default=350)
+    parser.add_argument("--batch", type=int, default=40)
     parser.add_argument("--rate", type=float, default=1e-3)
     args = parser.parse_args()
     train(args.work, args.steps, args.batch, args.rate)

@@ -8,6 +8,7 @@ the batch; weights are averaged (EMA); a tenth of the captions is empty, for gui
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import time
 from pathlib import Path
@@ -23,8 +24,8 @@ import text
 import vae
 from common import Clock, save_state
 
-SCHEDULER = dict(num_train_timesteps=1000, beta_schedule="linear", beta_start=0.0001, beta_end=0.02,
-                 prediction_type="epsilon", clip_sample=False)
+SCHEDULER = {"num_train_timesteps": 1000, "beta_schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02,
+             "prediction_type": "epsilon", "clip_sample": False}
 EMPTY = 0.1
 
 
@@ -96,12 +97,14 @@ class Average:
         torch._foreach_lerp_(self.mean, self.live, 1 - min(self.decay, (1 + step) / (10 + step)))
 
 
-def save_mean(model: UNet2DConditionModel, average: Average, folder: Path) -> None:
+def save_mean(model: UNet2DConditionModel, average: Average, folder: Path, log: dict[str, object]) -> None:
+    """The averaged weights as a diffusers folder, with the training log beside them for the card."""
     live = [p.detach().clone() for p in average.live]
     with torch.no_grad():
         for p, mean in zip(average.live, average.mean, strict=True):
             p.copy_(mean)
         model.save_pretrained(folder)
+        (folder / "training.json").write_text(json.dumps(log) + "\n")
         for p, value in zip(average.live, live, strict=True):
             p.copy_(value)
 
@@ -141,11 +144,13 @@ def train(work: Path, minutes: float, batch: int, rate: float, compiled: bool) -
         step += 1
         if step % 100 == 0:
             speed = (step - first) * batch / (time.monotonic() - started)
-            print(f"unet step {step} {clock.spent / 60:.1f} min loss {np.mean(losses[-100:]):.4f} {speed:.0f} samples/s",
-                  flush=True)
+            print(f"unet step {step} {clock.spent / 60:.1f} min loss {np.mean(losses[-100:]):.4f} "
+                  f"{speed:.0f} samples/s", flush=True)
         if step % 400 == 0 or clock.over():
             save_state(file, model, optimizer, clock, step, mean=average.mean)
-            save_mean(model, average, work / "unet")
+            log = {"steps": step, "samples": step * batch, "minutes": clock.spent / 60,
+                   "loss": float(np.mean(losses[-100:])), "device": f"{torch.get_num_threads()} CPU thread(s)"}
+            save_mean(model, average, work / "unet", log)
 
 
 if __name__ == "__main__":
