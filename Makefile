@@ -2,7 +2,7 @@
 # Recipes use relative paths only, so that a checkout path with spaces works.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help run demo test lint setup clean constraints
+.PHONY: help run demo test lint setup clean constraints starter
 
 # Reach the recipes through the environment, where quoting cannot go wrong.
 export PORT DATA PYTHON ARGS
@@ -33,6 +33,10 @@ lint: ## ruff, mypy and import-linter only
 	.venv/bin/python -m ruff check .
 	.venv/bin/python -m mypy
 	.venv/bin/python -c 'from importlinter.cli import lint_imports_command; lint_imports_command()'
+
+starter: ## train the starter image model again from nothing (about two hours on two cores)
+	@sh scripts/setup.sh run
+	.venv/bin/python tools/starter/train.py $(ARGS)
 
 constraints: ## write constraints.txt anew from the newest versions that pyproject.toml allows
 	@sh scripts/constraints.sh

@@ -33,8 +33,8 @@ TRAINED: dict[str, str] = {
     "snowman without snow": "snowman", "balloon": "", "wrapped gift": "gift", "trophy": "", "soccer ball": "",
     "basketball": "", "teddy bear": "", "crown": "", "top hat": "", "guitar": "", "trumpet": "", "drum": "",
     "camera": "", "television": "", "light bulb": "", "key": "", "locked": "lock", "hammer": "",
-    "umbrella with rain drops": "umbrella", "backpack": "", "chair": "", "bucket": "", "glasses": "", "pink heart": "heart",
-    "jack-o-lantern": "pumpkin", "robot": "", "ghost": "",
+    "umbrella with rain drops": "umbrella", "backpack": "", "chair": "", "bucket": "", "glasses": "",
+    "pink heart": "heart", "jack-o-lantern": "pumpkin", "robot": "", "ghost": "",
 }
 
 HELD_OUT: tuple[str, ...] = (
