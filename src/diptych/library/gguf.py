@@ -211,10 +211,10 @@ def _value(reader: _Reader, type: int, key: str) -> Value:
         reader.skip(length * struct.calcsize(_SCALARS[type]))
     elif type == _STRING:
         if length * 8 > reader.size - reader.position:
-            raise BadFile(f"the file is cut short: key {key[:100]!r} claims {length} texts")
+            raise BadFile(f"the file is cut short: key {key[:40]!r} claims {length} texts")
         reader.skip_strings(length)
     else:
-        raise BadFile(f"damaged header: key {key[:100]!r} is an array of the unknown type {type}")
+        raise BadFile(f"damaged header: key {key[:40]!r} is an array of the unknown type {type}")
     return []
 
 
@@ -222,7 +222,7 @@ def _single(reader: _Reader, type: int, key: str) -> int | float | bool | str:
     if type == _STRING:
         return reader.string()
     if type not in _SCALARS:  # arrays in arrays are in the specification, and in no file
-        raise BadFile(f"damaged header: key {key[:100]!r} has the unknown type {type}")
+        raise BadFile(f"damaged header: key {key[:40]!r} has the unknown type {type}")
     (scalar,) = struct.unpack(_SCALARS[type], reader.take(struct.calcsize(_SCALARS[type])))
     value: int | float | bool = scalar
     return value
@@ -232,7 +232,7 @@ def _tensor(reader: _Reader) -> _Tensor:
     name = reader.string()
     dimensions = reader.number("<I")
     if dimensions > MAX_DIMENSIONS:
-        raise BadFile(f"damaged header: tensor {name[:100]!r} has {dimensions} dimensions")
+        raise BadFile(f"damaged header: tensor {name[:40]!r} has {dimensions} dimensions")
     shape = [reader.number("<Q") for _ in range(dimensions)]
     return _Tensor(name, math.prod(shape), reader.number("<I"), reader.number("<Q"))
 
@@ -244,4 +244,4 @@ def _check_size(reader: _Reader, tensors: list[_Tensor], alignment: Value) -> No
     last = max(tensors, key=lambda tensor: tensor.end, default=None)
     if last is not None and start + last.end > reader.size:
         raise BadFile(
-            f"the file is cut short: it has {reader.size} bytes, tensor {last.name[:100]!r} ends at {start + last.end}")
+            f"the file is cut short: it has {reader.size} bytes, tensor {last.name[:40]!r} ends at {start + last.end}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import re
@@ -72,6 +73,15 @@ def identify_diffusers(folder: Path, id: str | None = None) -> Card:
         license=front.get("license"), size=_sample_size(_json(folder / "unet" / "config.json")) * factor,
         multiple=factor, parameters=sum(header.parameters for header in headers),
         fingerprint=_fingerprint([header.header_sha256 for header in headers], files))
+
+
+def part_files(path: Path) -> list[Path]:
+    """The files of one GGUF model that are there: itself, or all parts of a split one."""
+    part = _PART_OF.search(path.stem)
+    if part is None:
+        return [path]
+    pattern = f"{glob.escape(_PART_OF.sub('', path.stem))}-?????-of-{part[2]}.gguf"
+    return sorted(path.parent.glob(pattern)) or [path]
 
 
 def _is_part(kind: Any) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from diptych.core.cards import Card
 from diptych.core.errors import NotFound
 from diptych.library.gguf import BadFile
-from diptych.library.identify import MODEL_INDEX, identify_diffusers, identify_gguf
+from diptych.library.identify import MODEL_INDEX, identify_diffusers, identify_gguf, part_files
 from diptych.library.starters import STARTER, STARTER_TEXT, find_starter
 from diptych.settings import Settings
 
@@ -146,7 +146,7 @@ def _models_below(root: Path) -> Iterator[Path]:
 
 
 def _state(path: Path) -> _State:
-    files = [path]
+    files = part_files(path)
     if path.is_dir():
         names = ("*.json", "README.md", "*/config.json", "*/*.safetensors", "*/*.bin")
         files = sorted(file for name in names for file in path.glob(name))

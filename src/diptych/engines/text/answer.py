@@ -35,7 +35,7 @@ class Answer:
             self._read(chunk)
         except Exception as error:
             self._failed = Failed(message=f"llama.cpp's answer was not understood: {error!r}"[:300], status=503)
-        return self._failed is not None
+        return self.cancelled or self._failed is not None
 
     def finish(self) -> None:
         """Emit the end, once llama.cpp has returned."""

@@ -173,6 +173,7 @@ def _parameters(request: LoadRequest, slots: int, context: int) -> Any:
     # Everything the model says is text, also what looks like reasoning or a tool call.
     params.reasoning_format = xllamacpp.common_reasoning_format.COMMON_REASONING_FORMAT_NONE
     params.force_pure_content_parser = True
+    params.prefill_assistant = False  # after an assistant's message comes a new one, as with other chat servers
     if template := request.options.get("chat_template"):
         params.chat_template = str(template)
     # The package always opens an HTTP listener of its own. We do not use it: loopback, a free port, a key that nobody
