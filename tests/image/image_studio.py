@@ -44,6 +44,11 @@ class Recorder:
             if wanted(event):
                 return event
 
+    def take(self) -> None:
+        """Record what was told so far, without waiting."""
+        while not self._queue.empty():
+            self.events.append(self._queue.get())
+
     def last(self) -> Event:
         """Waits for the end; returns `Finished` or `Failed`."""
         return self.until(lambda event: isinstance(event, Finished | Failed))
