@@ -1,1 +1,1 @@
-
+"""Durable records: jobs, artifacts, measurements."""

@@ -1,0 +1,105 @@
+"""Opening a database and bringing its tables up to date."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, select, table, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.sql import column
+
+from diptych.core.errors import Unavailable
+
+HEAD = "0001"
+"""The newest migration; a test holds it against the migrations folder. Known here so that a start that finds an
+up-to-date database need not import Alembic."""
+BUSY_MILLISECONDS = 10_000
+_READ_ONLY = "diptych_read_only"
+
+
+class Database:
+    """One engine. `write` and `read` are transactions; SQLite takes its write lock at the start of `write`, so that
+    no transaction has to give up half-way."""
+
+    def __init__(self, url: str) -> None:
+        self.engine: Engine = create_engine(make_url(url), pool_pre_ping=not url.startswith("sqlite"))
+        self.is_sqlite = self.engine.dialect.name == "sqlite"
+        if self.is_sqlite:
+            event.listen(self.engine, "connect", _set_up_sqlite)
+            event.listen(self.engine, "begin", _begin_sqlite)
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction that may write. Raises Unavailable when the database is locked, full or gone."""
+        with _told(), self.engine.begin() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[Connection]:
+        with _told(), self.engine.connect().execution_options(**{_READ_ONLY: True}) as connection:
+            yield connection
+
+    def migrate(self) -> None:
+        """Bring the tables to `HEAD`. Raises Unavailable when the database was written by a newer Diptych."""
+        with _told():
+            version = self._version()
+            if version == HEAD:
+                return
+            if version is not None and version > HEAD:
+                raise Unavailable(
+                    f"the database is of a newer Diptych (tables {version}, known {HEAD}): update Diptych, or name "
+                    "another data folder")
+            self._upgrade()
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    def _version(self) -> str | None:
+        with self.engine.connect() as connection:
+            if not inspect(connection).has_table("alembic_version"):
+                return None
+            return connection.scalar(select(column("version_num")).select_from(table("alembic_version")))
+
+    def _upgrade(self) -> None:
+        from alembic import command
+        from alembic.config import Config
+
+        config = Config()
+        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+        with self.engine.begin() as connection:
+            if not self.is_sqlite:
+                # Two gateways that start at once must not both create the tables.
+                connection.execute(text("SELECT pg_advisory_xact_lock(20261121)"))
+            config.attributes["connection"] = connection
+            command.upgrade(config, HEAD)
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Turn the driver's errors into one clear line."""
+    try:
+        yield
+    except DBAPIError as error:
+        reason = str(error.orig).strip().splitlines()[0] if error.orig else type(error).__name__
+        raise Unavailable(f"the database could not be used: {reason}", code="database") from error
+
+
+def _set_up_sqlite(connection: Any, record: Any) -> None:
+    assert isinstance(connection, sqlite3.Connection)
+    connection.isolation_level = None  # transactions begin in _begin_sqlite
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout={BUSY_MILLISECONDS}")
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=NORMAL")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    read_only = connection.get_execution_options().get(_READ_ONLY, False)
+    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")

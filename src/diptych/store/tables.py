@@ -1,0 +1,59 @@
+"""The tables. Times are UTC as ISO text with microseconds, so that they sort and mean the same in every database."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Boolean, Column, Float, ForeignKey, Index, Integer, MetaData, String, Table, Text
+
+metadata = MetaData(naming_convention={
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s",
+    "pk": "pk_%(table_name)s",
+})
+
+jobs = Table(
+    "jobs", metadata,
+    Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("id", String(32), nullable=False, unique=True),
+    Column("state", String(16), nullable=False),
+    Column("priority", String(16), nullable=False),
+    Column("caller", String(200), nullable=False),
+    Column("model", String(300), nullable=False),
+    Column("spec", Text, nullable=False),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("max_attempts", Integer, nullable=False),
+    Column("timeout_seconds", Float, nullable=False),
+    Column("cancel_requested", Boolean, nullable=False, default=False),
+    Column("error", Text),
+    Column("error_status", Integer),
+    Column("progress", Float, nullable=False, default=0.0),
+    Column("metrics", Text, nullable=False, default="{}"),
+    Column("created_at", String(32), nullable=False),
+    Column("started_at", String(32)),
+    Column("finished_at", String(32)),
+)
+Index(None, jobs.c.state, jobs.c.priority, jobs.c.caller, jobs.c.seq)
+Index(None, jobs.c.caller, jobs.c.seq)
+
+artifacts = Table(
+    "artifacts", metadata,
+    Column("id", String(48), primary_key=True),
+    Column("job_id", String(32), ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("path", Text, nullable=False),
+    Column("media_type", String(100), nullable=False),
+    Column("seed", BigInteger),
+    Column("width", Integer),
+    Column("height", Integer),
+    Column("created_at", String(32), nullable=False),
+)
+Index(None, artifacts.c.job_id, artifacts.c.position, unique=True)
+
+measurements = Table(
+    "measurements", metadata,
+    Column("model", String(300), primary_key=True),
+    Column("name", String(100), primary_key=True),
+    Column("shape", String(100), primary_key=True),
+    Column("value", Float, nullable=False),
+    Column("count", Integer, nullable=False),
+    Column("updated_at", String(32), nullable=False),
+)
