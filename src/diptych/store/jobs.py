@@ -28,6 +28,9 @@ def new_id() -> str:
     return f"{int(time.time() * 1000):012x}{secrets.token_hex(10)}"
 
 
+Jobs = list[Job]
+
+
 class JobStore:
     """Jobs and their artifacts in one database."""
 
@@ -41,7 +44,8 @@ class JobStore:
         self.database.close()
 
     def submit(
-        self, spec: ImageSpec, *, caller: str, priority: Priority, timeout_seconds: float, max_attempts: int, limit: int,
+        self, spec: ImageSpec, *, caller: str, priority: Priority, timeout_seconds: float, max_attempts: int,
+        limit: int,
     ) -> Job:
         """Accept a job. When this returns, it is on disk.
 
@@ -78,13 +82,13 @@ class JobStore:
         with self.database.read() as connection:
             return _with_artifacts(connection, connection.execute(query).mappings().all())
 
-    def queued(self) -> list[Job]:
+    def queued(self) -> Jobs:
         """All queued jobs in the order of their arrival, without artifacts."""
         query = select(jobs).where(jobs.c.state == JobState.QUEUED.value).order_by(jobs.c.seq)
         with self.database.read() as connection:
             return [_job(row, ()) for row in connection.execute(query).mappings()]
 
-    def heads(self) -> list[Job]:
+    def heads(self) -> Jobs:
         """For every priority, caller and model, the queued job that came first."""
         keys = (jobs.c.priority, jobs.c.caller, jobs.c.model)
         first = select(func.min(jobs.c.seq)).where(jobs.c.state == JobState.QUEUED.value).group_by(*keys)

@@ -1,8 +1,8 @@
 """Jobs, artifacts, measurements."""
 
-from diptych.store.tables import metadata
-
 from alembic import op
+
+from diptych.store.tables import metadata
 
 revision = "0001"
 down_revision = None
