@@ -52,7 +52,7 @@ Measured by `tools/starter/evaluate.py` on the fp16 files of this folder, comput
 | part | what | parameters |
 |---|---|---|
 | text_encoder | CLIPTextModel, 3 layers of width 192, 77 positions; its own small CLIP vocabulary (2,600 tokens; `sks`, `ohwx`, `zwx`, `qvx`, `jkzz` are single, untrained tokens for fine-tuning) | {text_parameters} |
-| unet | UNet2DConditionModel, channels 96/192/224, epsilon prediction, linear betas | {unet_parameters} |
+| unet | UNet2DConditionModel, channels 96/192/224, velocity prediction, linear betas | {unet_parameters} |
 | vae | AutoencoderKL, 8x down, {latent} latent channels; the encoder's weights are set to principal components of 8x8 patches, only the decoder is trained | {vae_parameters} |
 
 ## Data and licence

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from subjects import BACKGROUNDS, HELD_OUT, HUES, LAYOUTS, TRAINED
+from subjects import BACKGROUNDS, HELD_OUT, HUES, LAYOUTS, RESERVE, TRAINED
 
 PACKAGES = {"@lobehub/fluent-emoji-3d": "1.1.0", "emojibase-data": "17.0.0"}
 
@@ -96,8 +96,14 @@ def held_out(root: Path) -> list[Subject]:
     return load_subjects(root, dict.fromkeys(HELD_OUT, ""))
 
 
+def known(root: Path) -> list[Subject]:
+    """Subjects of the text encoder: those of the UNet first."""
+    return load_subjects(root, {**TRAINED, **RESERVE})
+
+
 def trained(root: Path) -> list[Subject]:
-    return load_subjects(root, TRAINED)
+    """Subjects of the UNet; their aliases are those that the text encoder has learned."""
+    return known(root)[:len(TRAINED)]
 
 
 def other_pictures(root: Path) -> list[Path]:

@@ -40,7 +40,7 @@ def _corpus(root: Path) -> Counter[str]:
         for word in [*entry["label"].lower().split(), *entry.get("tags", [])]:
             if word.isascii() and word.isalpha():
                 words[word] += 1
-    for subject in data.trained(root):
+    for subject in data.known(root):
         for word in (*subject.name.lower().split(), *subject.aliases):
             words[word] += 30
     for word in (*BACKGROUNDS, *HUES, "background", "on", "a", "an", "the", "with", "at", "of", "small", "large",
@@ -110,7 +110,7 @@ def train(work: Path, steps: int, batch: int, rate: float) -> None:
     torch.manual_seed(0)
     root = data.fetch(work)
     tokenizer = write_tokenizer(root, work / "tokenizer")
-    renderer, rng = data.Renderer(data.trained(root), 64), random.Random(0)
+    renderer, rng = data.Renderer(data.known(root), 64), random.Random(0)
     labels = Labels(len(renderer.subjects))
     model = build(tokenizer)
     heads = nn.ModuleList(nn.Linear(WIDTH, size) for size in labels.sizes)

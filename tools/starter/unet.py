@@ -1,4 +1,4 @@
-"""Train the starter's UNet to predict the noise in latents (epsilon), from frozen text states.
+"""Train the starter's UNet to predict velocity (Salimans and Ho, 2022), from frozen text states.
 
 Scenes are drawn afresh for every batch. The encoder is linear (see `vae.py`), so that latents of 64x64 pictures cost
 one matrix product; the matrix is fitted to the real encoder at the start and checked. Timesteps are stratified over
@@ -25,7 +25,7 @@ import vae
 from common import Clock, save_state
 
 SCHEDULER = {"num_train_timesteps": 1000, "beta_schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02,
-             "prediction_type": "epsilon", "clip_sample": False}
+             "prediction_type": "v_prediction", "clip_sample": False}
 EMPTY = 0.1
 
 
@@ -109,13 +109,17 @@ def save_mean(model: UNet2DConditionModel, average: Average, folder: Path, log: 
             p.copy_(value)
 
 
-def train(work: Path, minutes: float, batch: int, rate: float, compiled: bool) -> None:
+def train(work: Path, minutes: float, batch: int, rate: float, compiled: bool,
+          start: Path | None) -> None:
     torch.manual_seed(0)
     model = build()
     print(f"unet {sum(p.numel() for p in model.parameters()) / 1e6:.1f}M parameters", flush=True)
     optimizer = torch.optim.AdamW(model.parameters(), rate, betas=(0.9, 0.99), weight_decay=0.01)
     average = Average(model, 0.999)
     clock, step, file = Clock(minutes), 0, work / "unet.pt"
+    if start is not None and not file.exists():
+        model.load_state_dict(torch.load(start, weights_only=True)["model"])
+        average = Average(model, 0.999)
     if file.exists():
         state = torch.load(file, weights_only=True)
         model.load_state_dict(state["model"])
@@ -134,7 +138,8 @@ def train(work: Path, minutes: float, batch: int, rate: float, compiled: bool) -
         noise = torch.randn_like(latents)
         timesteps = ((torch.arange(batch) + torch.rand(batch)) * (1000 / batch)).long().clamp(max=999)
         noisy = noise_schedule.add_noise(latents, noise, timesteps)
-        loss = (forward(noisy, timesteps, states).sample - noise).square().mean()
+        target = noise_schedule.get_velocity(latents, noise, timesteps)
+        loss = (forward(noisy, timesteps, states).sample - target).square().mean()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -157,8 +162,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=85)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--rate", type=float, default=6e-4)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--rate", type=float, default=5e-4)
+    parser.add_argument("--start", type=Path, help="weights to begin with, where there is no checkpoint to go on from")
     parser.add_argument("--compile", action="store_true", help="a quarter faster on a CPU, after minutes of compiling")
     args = parser.parse_args()
-    train(args.work, args.minutes, args.batch, args.rate, args.compile)
+    train(args.work, args.minutes, args.batch, args.rate, args.compile, args.start)
