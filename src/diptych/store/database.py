@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, select, table, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.sql import column
 
 from diptych.core.errors import Unavailable
@@ -27,7 +27,14 @@ class Database:
     no transaction has to give up half-way."""
 
     def __init__(self, url: str) -> None:
-        self.engine: Engine = create_engine(make_url(url), pool_pre_ping=not url.startswith("sqlite"))
+        try:
+            self.engine: Engine = create_engine(make_url(url), pool_pre_ping=not url.startswith("sqlite"))
+        except (ArgumentError, NoSuchModuleError, ImportError) as error:
+            # The URL itself is not told: it may hold a password.
+            raise Unavailable(
+                f"database_url is no SQLAlchemy URL of a database that can be used here "
+                f"({str(error).splitlines()[0] if isinstance(error, NoSuchModuleError) else type(error).__name__}); "
+                "an example: sqlite:////folder/diptych.sqlite3", param="database_url", code="database") from error
         self.is_sqlite = self.engine.dialect.name == "sqlite"
         if self.is_sqlite:
             event.listen(self.engine, "connect", _set_up_sqlite)
