@@ -1,0 +1,60 @@
+"""OpenAPI for bodies that are read by `diptych.api.body` and not by FastAPI."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+REF = "#/components/schemas/{model}"
+ERROR: dict[str, Any] = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {"error": {
+        "type": "object", "required": ["message", "type", "param", "code"],
+        "properties": {
+            "message": {"type": "string"}, "type": {"type": "string"},
+            "param": {"type": ["string", "null"], "description": "the field that was wrong"},
+            "code": {"type": ["string", "null"], "description": "a stable word that a program can test for"},
+        },
+    }},
+    "examples": [{"error": {"message": "steps: input should be less than or equal to 1000, not 1001",
+                            "type": "invalid_request_error", "param": "steps", "code": "invalid_value"}}],
+}
+
+
+def body_of(model: type[BaseModel]) -> dict[str, Any]:
+    """`openapi_extra` of a route with this body."""
+    content = {"application/json": {"schema": {"$ref": REF.format(model=model.__name__)}}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def install_openapi(app: FastAPI, bodies: list[type[BaseModel]]) -> None:
+    """Serve a description of the API that has the models of the bodies and the one shape of all errors."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _document(app, bodies)
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _document(app: FastAPI, bodies: list[type[BaseModel]]) -> dict[str, Any]:
+    document = get_openapi(
+        title=app.title, version=app.version, description=app.description, routes=app.routes)
+    _, definitions = models_json_schema([(model, "validation") for model in bodies], ref_template=REF)
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
+    schemas |= {**definitions["$defs"], "Error": ERROR}
+    told = {"description": "Refused or failed", "content": {"application/json": {
+        "schema": {"$ref": REF.format(model="Error")}}}}
+    for path in document["paths"].values():
+        for operation in path.values():
+            operation["responses"].pop("422", None)
+            operation["responses"]["4XX"] = told
+    return document

@@ -1,0 +1,180 @@
+"""Requests and answers of Diptych's own API. Unknown fields are refused."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from diptych.core.jobs import JobState, Priority
+from diptych.core.samplers import SAMPLERS, SCHEDULES
+from diptych.core.specs import MAX_PROMPT, MAX_SEED, ImageSpec
+from diptych.schedule.pool import RunnerInfo
+
+PriorityName = Literal["interactive", "batch", "training"]
+ModelId = Annotated[str, Field(min_length=1, max_length=300, description="id of a model in the library")]
+
+
+class Body(BaseModel):
+    """Base of all request bodies: JSON types as they are (no "20" for 20), no field that is not known."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class JobRequest(Body):
+    """A picture, or several of one prompt."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [
+        {"prompt": "a red apple on a blue background"},
+        {"kind": "image", "model": "starter", "prompt": "a green cat", "negative_prompt": "blue", "count": 4,
+         "steps": 20, "guidance": 5.0, "sampler": "DPM++ 2M", "schedule": "karras", "seed": 7, "preview_every": 5,
+         "priority": "batch"},
+    ]})
+
+    kind: Literal["image"] = Field("image", description="what to make; pictures so far")
+    model: ModelId = "starter"
+    prompt: str = Field(min_length=1, max_length=MAX_PROMPT)
+    negative_prompt: str = Field("", max_length=MAX_PROMPT, description="what to keep out of the picture")
+    width: int | None = Field(None, ge=8, le=4096, description="pixels; the model's own size when left out")
+    height: int | None = Field(None, ge=8, le=4096, description="pixels; the model's own size when left out")
+    steps: int = Field(20, ge=1, le=1000)
+    guidance: float = Field(5.0, ge=1.0, le=50.0, description="guidance scale (CFG); 1 makes a single pass")
+    sampler: str = Field("Euler", max_length=100, description=f"one of {', '.join(SAMPLERS)}")
+    schedule: str = Field(
+        "automatic", max_length=100, description=f"noise schedule: automatic or one of {', '.join(SCHEDULES)}")
+    seed: int = Field(-1, ge=-1, le=MAX_SEED, description="of the first picture, the next has one more; -1: any")
+    count: int = Field(1, ge=1, le=64, description="pictures to make")
+    preview_every: int = Field(0, ge=0, le=1000, description="a preview event every so many steps; 0: none")
+    priority: PriorityName = Field("interactive", description="class of work; served in this order")
+
+
+class ModelRequest(Body):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"model": "starter-text"}]})
+
+    model: ModelId
+
+
+class PullRequest(Body):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"model": "starter-text", "stream": True}]})
+
+    model: ModelId
+    stream: bool = Field(False, description="answer with server-sent events that tell what happens")
+
+
+class ArtifactView(BaseModel):
+    """A finished file. `url` is relative to the server's address."""
+
+    id: str
+    job_id: str
+    index: int
+    url: str
+    media_type: str
+    seed: int | None
+    width: int | None
+    height: int | None
+    created_at: datetime
+
+
+class JobView(BaseModel):
+    """A job as it stands. `position` (0: next) and `eta_seconds` only where one job that waits was asked for."""
+
+    id: str
+    state: JobState
+    priority: Priority
+    caller: str
+    spec: ImageSpec
+    progress: float = Field(description="0 to 1")
+    position: int | None = None
+    eta_seconds: float | None = None
+    attempts: int
+    max_attempts: int
+    timeout_seconds: float
+    cancel_requested: bool
+    error: str | None
+    error_status: int | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    metrics: dict[str, float]
+    artifacts: list[ArtifactView]
+
+
+class JobList(BaseModel):
+    """Newest first. `next` is the `before` of the next page, null on the last."""
+
+    jobs: list[JobView]
+    next: str | None
+
+
+class ArtifactList(BaseModel):
+    artifacts: list[ArtifactView]
+
+
+class ModelView(BaseModel):
+    """A model on disk. `state` is that of its runner, null when it is not loaded."""
+
+    id: str
+    panel: Literal["text", "image"]
+    name: str
+    family: str
+    format: str
+    path: str
+    bytes: int
+    license: str | None
+    size: int | None
+    multiple: int | None
+    context: int | None
+    parameters: int | None
+    fingerprint: str
+    loaded: bool
+    state: str | None
+
+
+class ModelList(BaseModel):
+    """`problems` has a line for every model that is there but cannot be used."""
+
+    models: list[ModelView]
+    problems: list[str]
+
+
+class Unloaded(BaseModel):
+    model: str
+    loaded: bool = False
+
+
+class Device(BaseModel):
+    """Where models run. Bytes; `memory_for_models` is the budget of all models together."""
+
+    name: str
+    cores: int
+    threads: int
+    memory_total: int
+    memory_free: int
+    memory_for_models: int
+
+
+class QueuedJob(BaseModel):
+    id: str
+    model: str
+    caller: str
+    priority: Priority
+    position: int
+    eta_seconds: float | None
+    created_at: datetime
+
+
+class SystemView(BaseModel):
+    """`queue` shows the jobs that are next (at most 1,000); `jobs` counts all by their state."""
+
+    version: str
+    uptime_seconds: float
+    devices: list[Device]
+    runners: list[RunnerInfo]
+    queue: list[QueuedJob]
+    jobs: dict[str, int]
+
+
+class Health(BaseModel):
+    status: Literal["ok"] = "ok"
+    version: str

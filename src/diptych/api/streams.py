@@ -1,0 +1,102 @@
+"""Answers that last: server-sent events, and work that ends when its client goes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncGenerator, Coroutine
+from typing import Any, TypeVar
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+Result = TypeVar("Result")
+ALIVE_SECONDS = 15.0
+"""A comment is sent after so long a silence, so that nothing between takes the connection for dead."""
+DONE = "data: [DONE]\n\n"
+
+
+def sse(data: Any, event: str | None = None) -> str:
+    """One server-sent event with `data` as JSON."""
+    head = f"event: {event}\n" if event else ""
+    return f"{head}data: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n"
+
+
+class EventStream(Response):
+    """Sends text as it comes; closes its source when all is sent and when the client goes, whichever is first."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, source: AsyncGenerator[str, None]) -> None:
+        super().__init__(headers={"cache-control": "no-store", "x-accel-buffering": "no"})
+        del self.headers["content-length"]
+        self._source = source
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await until_gone(receive, self._send(send))
+        except ClientDisconnect:
+            pass
+        finally:
+            await self._source.aclose()
+
+    async def _send(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        async with contextlib.aclosing(kept_alive(self._source)) as texts:
+            async for text in texts:
+                await send({"type": "http.response.body", "body": text.encode(errors="replace"), "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def kept_alive(source: AsyncGenerator[str, None], seconds: float = ALIVE_SECONDS) -> AsyncGenerator[str, None]:
+    """The source's texts, with a comment whenever nothing came for `seconds`."""
+    coming: asyncio.Future[str] | None = None
+    try:
+        while True:
+            coming = asyncio.ensure_future(anext(source))
+            while not (await asyncio.wait([coming], timeout=seconds))[0]:
+                yield ": waiting\n\n"
+            try:
+                yield coming.result()
+            except StopAsyncIteration:
+                return
+    finally:
+        if coming is not None:
+            await _ended(coming)
+
+
+async def attended(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
+    """The result of `work`, for which the client waits. The body must have been read.
+
+    Raises:
+        ClientDisconnect: the client has gone, and `work` has been cancelled.
+    """
+    return await until_gone(request.receive, work)
+
+
+async def until_gone(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result:
+    gone = asyncio.ensure_future(_disconnected(receive))
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait([gone, task], return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientDisconnect
+        return task.result()
+    finally:
+        await _ended(gone)
+        await _ended(task)
+
+
+async def _ended(task: asyncio.Future[Any]) -> None:
+    if not task.done():
+        task.cancel()
+        await asyncio.wait([task])
+    if not task.cancelled():
+        task.exception()  # seen: no warning that nobody asked for it
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
