@@ -25,11 +25,11 @@ def _nothing(value: Any) -> bool:
 
 
 def _plain_text(value: Any) -> bool:
-    return isinstance(value, dict) and value.get("type") == "text"
+    return isinstance(value, dict) and value.get("type") in ("text",)
 
 
 def _text_only(value: Any) -> bool:
-    return value == ["text"]
+    return value in (["text"],)
 
 
 def _never(value: Any) -> bool:
