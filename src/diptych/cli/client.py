@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote, urljoin
@@ -41,7 +41,8 @@ class Api:
                 params: dict[str, Any] | None = None) -> Any:
         """The answer's JSON. Raises `ServerError` with the server's own message for 4xx and 5xx."""
         with self._faults():
-            answer = self._http.request(method, path, json=body, timeout=timeout, params=params)
+            answer = self._http.request(
+                method, path, timeout=timeout, params=params, **_json_body(body))
             if answer.is_error:
                 raise _server_error(answer)
             return answer.json() if answer.content else None
@@ -58,7 +59,7 @@ class Api:
         """The JSON of each server-sent event, until the stream ends or says `[DONE]`. Closing the iterator closes the
         connection, which cancels a chat answer."""
         with self._faults(), self._http.stream(
-                method, path, json=body, timeout=LONG, headers={"Accept": "text/event-stream"}) as answer:
+                method, path, timeout=LONG, **_json_body(body)) as answer:
             if answer.is_error:
                 answer.read()
                 raise _server_error(answer)
@@ -77,8 +78,8 @@ class Api:
             raise CliError(f"the server at {self.url} did not answer in time") from error
         except (httpx.TransportError, httpx.InvalidURL) as error:
             raise CliError(f"the connection to {self.url} broke: {error or type(error).__name__}") from error
-        except ValueError as error:
-            raise CliError(f"what answers at {self.url} is no Diptych server (its answer is no JSON)") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise CliError(f"what answers at {self.url} is no Diptych server (unexpected answer)") from error
 
     # Jobs
 
@@ -92,7 +93,10 @@ class Api:
 
     def jobs(self, state: str | None, limit: int) -> list[dict[str, Any]]:
         params = {"limit": limit, **({"state": state} if state else {})}
-        return _items(self.request("GET", "/api/jobs", params=params))
+        found = self.request("GET", "/api/jobs", params=params)
+        with self._faults():
+            jobs: list[dict[str, Any]] = found["jobs"]
+            return jobs
 
     def cancel(self, id: str) -> dict[str, Any]:
         job: dict[str, Any] = self.request("POST", f"/api/jobs/{quote(id, safe='')}/cancel")
@@ -103,8 +107,11 @@ class Api:
 
     # Models, system
 
-    def models(self) -> list[dict[str, Any]]:
-        return _items(self.request("GET", "/api/models"))
+    def models(self) -> tuple[list[dict[str, Any]], list[str]]:
+        """The models, and a line for each that is there but cannot be used."""
+        found = self.request("GET", "/api/models")
+        with self._faults():
+            return found["models"], found["problems"]
 
     def load(self, model: str) -> Any:
         return self.request("POST", "/api/models/load", body={"model": model}, timeout=LONG)
@@ -112,23 +119,22 @@ class Api:
     def unload(self, model: str) -> Any:
         return self.request("POST", "/api/models/unload", body={"model": model}, timeout=LONG)
 
-    def pull(self, model: str) -> Any:
-        return self.request("POST", "/api/models/pull", body={"model": model}, timeout=LONG)
+    def pull(self, model: str, tell: Callable[[str], None]) -> None:
+        """Have the server get a model; `tell` takes a line for each thing that happens."""
+        for event in self.sse("POST", "/api/models/pull", body={"model": model, "stream": True}):
+            if event["type"] == "error":
+                raise ServerError(str(event["error"]["message"]))
+            if event["type"] == "progress":
+                tell(str(event["message"]))
 
     def system(self, timeout: httpx.Timeout = QUICK) -> dict[str, Any]:
         found: dict[str, Any] = self.request("GET", "/api/system", timeout=timeout)
         return found
 
 
-def _items(answer: Any) -> list[dict[str, Any]]:
-    """The list in an answer: the answer itself, or its one list-valued field."""
-    if isinstance(answer, list):
-        return answer
-    lists = [value for value in answer.values() if isinstance(value, list)]
-    if len(lists) != 1:
-        raise ValueError("no list in the answer")
-    found: list[dict[str, Any]] = lists[0]
-    return found
+def _json_body(body: Any) -> dict[str, Any]:
+    """Arguments for httpx. NaN goes out as it is: the server's refusal names the field."""
+    return {} if body is None else {"content": json.dumps(body), "headers": {"Content-Type": "application/json"}}
 
 
 def _is_local(url: str) -> bool:

@@ -9,6 +9,7 @@ import typer
 
 from diptych.cli import chat, demo, doctor, image, jobs, models, rerun, serve
 from diptych.cli.errors import CliError
+from diptych.core.errors import DiptychError
 
 app = typer.Typer(
     name="diptych", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -44,6 +45,9 @@ def main() -> None:
         sys.exit(130)
     except BrokenPipeError:  # the reader of our output has gone, as in `diptych jobs list | head`
         sys.stderr.close()
+        sys.exit(1)
+    except DiptychError as error:
+        print(f"diptych: {error.message}", file=sys.stderr)
         sys.exit(1)
     except Exception as error:
         if os.environ.get("DIPTYCH_DEBUG"):

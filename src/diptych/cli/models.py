@@ -20,10 +20,12 @@ def list_models(server: Server = None, data_dir: DataDir = None, as_json: AsJson
     from diptych.cli.output import human_bytes, print_json, print_table, say, table
 
     with connected(server, data_dir) as api:
-        models = api.models()
+        models, problems = api.models()
     if as_json:
         print_json(models)
         return
+    for problem in problems:
+        say(f"cannot be used: {problem}")
     if not models:
         say("There are no models yet; get the small text model with: diptych models pull starter-text")
         return
@@ -42,7 +44,7 @@ def info(model: Model, server: Server = None, data_dir: DataDir = None, as_json:
     from diptych.cli.output import human_bytes, print_json
 
     with connected(server, data_dir) as api:
-        models = api.models()
+        models, _ = api.models()
     found = next((item for item in models if item["id"] == model), None)
     if found is None:
         known = ", ".join(item["id"] for item in models) or "none"
@@ -63,11 +65,12 @@ def pull(
     """Get a model and check that it is whole. One that is there already is only checked."""
     from diptych.cli.client import Api
     from diptych.cli.options import load_settings
+    from diptych.cli.output import say
     from diptych.cli.starters import pull_here
 
     if server:
         with Api(server) as api:
-            api.pull(model)
+            api.pull(model, say)
         print(f"{model} is in the library of {server}")
         return
     print(f"{model} is at {pull_here(load_settings(data_dir=data_dir), model)}")
@@ -105,7 +108,5 @@ def _with_running_server(model: str, server: str | None, data_dir: Any, action: 
 
 
 def state_of(model: dict[str, Any]) -> str:
-    """Word for the state of a model in the server's list: loaded or not."""
-    if model.get("state"):
-        return str(model["state"])
-    return "loaded" if model.get("loaded") else ""
+    """Word for the state of a model in the server's list; empty when it is not loaded."""
+    return "loaded" if model["loaded"] else str(model["state"] or "")

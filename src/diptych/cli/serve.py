@@ -85,7 +85,9 @@ def run_server(settings: Settings, *, until_eof: bool = False) -> None:
 
         if until_eof:
             threading.Thread(target=_end_with_input, name="until-eof", daemon=True).start()
-        with published(settings.data_dir, url_of(settings.host, settings.port)):
+        url = url_of(settings.host, settings.port)
+        with published(settings.data_dir, url):
+            print(f"Diptych starts at {url} (data in {settings.data_dir}); Ctrl-C ends it.", flush=True)
             serve_app(settings)
 
 
