@@ -21,7 +21,8 @@ UNBUILT_ROLES = ("tool", "function")
 MAX_STOPS, MAX_STOP = 16, 1000
 Kind = TypeVar("Kind", bound=BaseModel)
 _SIZE = re.compile(r"([0-9]{1,5})x([0-9]{1,5})")
-_IMAGE_NAMES = {"count": "n", "width": "size", "height": "size"}
+IMAGE_NAMES = {"count": "n", "width": "size", "height": "size"}
+"""Fields of a spec, and what OpenAI's clients call them."""
 
 
 def chat_spec(body: ChatRequest) -> ChatSpec:
@@ -50,7 +51,7 @@ def picture_spec(body: ImageRequest) -> ImageSpec:
     width, height = _size(body.size)
     names = ("model", "prompt", "negative_prompt", "steps", "guidance", "sampler", "schedule", "seed")
     values = {name: value for name in names if (value := getattr(body, name)) is not None}
-    spec = image_spec({**values, "count": body.n or 1, "width": width, "height": height}, _IMAGE_NAMES)
+    spec = image_spec({**values, "count": body.n or 1, "width": width, "height": height}, IMAGE_NAMES)
     if not body.partial_images:
         return spec
     return spec.model_copy(update={"preview_every": max(1, spec.steps // (body.partial_images + 1))})

@@ -19,7 +19,7 @@ from diptych.api.docs import body_of
 from diptych.api.errors import failure
 from diptych.api.native.convert import artifact_url
 from diptych.api.native.jobs import artifact_path
-from diptych.api.openai.convert import picture_spec
+from diptych.api.openai.convert import IMAGE_NAMES, picture_spec
 from diptych.api.openai.schema import ImageRequest
 from diptych.api.services import Caller, Having, Services
 from diptych.api.streams import EventStream, attended, sse
@@ -35,7 +35,11 @@ async def generations(
     request: Request, services: Having, caller: Caller, body: Annotated[ImageRequest, json_body(ImageRequest)],
 ) -> Response:
     """Pictures of one prompt. The job is cancelled when its client goes; finished pictures stay in the gallery."""
-    job = await services.dispatcher.submit(picture_spec(body), caller=caller)
+    try:
+        job = await services.dispatcher.submit(picture_spec(body), caller=caller)
+    except DiptychError as error:
+        error.param = IMAGE_NAMES.get(error.param or "", error.param)
+        raise
     pictures = _Pictures(services, job)
     if body.stream:
         return EventStream(pictures.stream(body.partial_images or 0))
