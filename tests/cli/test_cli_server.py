@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
+PARIS = "What is the capital of France? Answer in one sentence."
 TINY = ("--model", "tiny", "--size", "64x64", "--steps", "3")
 
 
@@ -157,16 +158,17 @@ def test_cancel_from_another_terminal(ask: Run, server: Any, tmp_path: Path) -> 
 
 
 def test_chat_one_shot(ask: Run) -> None:
-    done = ask("chat", "What is the capital of France?", "--temperature", "0", "--max-tokens", "24")
+    done = ask("chat", PARIS, "--temperature", "0", "--max-tokens", "24")
     assert done.returncode == 0, done.stderr
     assert "Paris" in done.stdout
 
 
 def test_chat_piped(ask: Run) -> None:
-    alone = ask("chat", "--temperature", "0", "--max-tokens", "24", stdin="What is the capital of France?")
+    alone = ask("chat", "--temperature", "0", "--max-tokens", "24", stdin=PARIS)
     assert alone.returncode == 0, alone.stderr
     assert "Paris" in alone.stdout
-    beside = ask("chat", "What is the capital of", "--temperature", "0", "--max-tokens", "24", stdin="France?")
+    beside = ask("chat", "What is the capital of France?", "--temperature", "0", "--max-tokens", "24",
+                 stdin="Answer in one sentence.")
     assert "Paris" in beside.stdout
 
 

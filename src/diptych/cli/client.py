@@ -13,7 +13,7 @@ import httpx
 from diptych.cli.errors import CliError, ServerError
 
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)
-QUICK = httpx.Timeout(5.0)
+QUICK = httpx.Timeout(3.0)
 LONG = httpx.Timeout(None, connect=5.0)
 """For answers that wait for a model to load or a picture to be made: the server has its own limits."""
 

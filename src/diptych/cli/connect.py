@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 START_SECONDS = 60.0
 STOP_SECONDS = 20.0
+LOG_BYTES = 5_000_000
 
 
 @contextmanager
@@ -90,6 +91,8 @@ class Background:
                    "--port", str(settings.port), "--data-dir", str(settings.data_dir)]
         try:
             self.log.parent.mkdir(parents=True, exist_ok=True)
+            if self.log.exists() and self.log.stat().st_size > LOG_BYTES:
+                self.log.replace(self.log.with_suffix(".log.1"))
             with self.log.open("ab") as log:
                 # Its own session: Ctrl-C is for this command, which cancels its job before it ends the server.
                 self.process = subprocess.Popen(

@@ -61,7 +61,10 @@ def run_job(api: Api, spec: dict[str, Any]) -> dict[str, Any]:
         done = follow(api, job["id"])
     except KeyboardInterrupt:
         say(f"cancelling job {job['id']}")
-        api.cancel(job["id"])
+        try:
+            api.cancel(job["id"])
+        except CliError as error:
+            say(f"diptych: {error.message}")
         raise
     return require_success(done)
 
