@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
+import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
@@ -31,6 +32,8 @@ LOOK_SECONDS = 5.0
 """The queue is looked at this often even when nothing seems to have changed."""
 JOBS_PER_RUNNER = 64
 RETRY_SECONDS = 1.0
+STOP_SECONDS = 5.0
+"""How long a claim that is under way may take to be finished at a stop."""
 
 log = logging.getLogger("diptych.dispatcher")
 
@@ -50,7 +53,9 @@ class Dispatcher:
         self._served: dict[str, int] = {}
         self._turn = 0
         self._speeds: dict[tuple[str, str], float] = {}
+        self._retried: dict[str, float] = {}
         self._main: asyncio.Task[None] | None = None
+        self._stopping = False
 
     async def start(self) -> None:
         """Take up the queue where it was left: what ran when the last gateway died is queued again."""
@@ -65,9 +70,13 @@ class Dispatcher:
 
     async def stop(self) -> None:
         """Put running jobs back into the queue, without counting the attempt, and end all runners."""
-        tasks = [execution.task for execution in self._running.values() if execution.task is not None]
+        self._stopping = True
+        self._wake.set()
         if self._main is not None:
-            tasks.append(self._main)
+            # Not cancelled at once: a claim that is under way in a thread would be made, and nobody would know.
+            await asyncio.wait([self._main], timeout=STOP_SECONDS)
+            self._main.cancel()
+        tasks = [execution.task for execution in self._running.values() if execution.task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -108,7 +117,7 @@ class Dispatcher:
         if job.state is JobState.CANCELLED:
             self._hub.publish(id, Finished(reason="cancelled"))
         elif (execution := self._running.get(id)) is not None:
-            await execution.cancel()
+            execution.cancelling = asyncio.create_task(execution.cancel())
         self._wake.set()
         return job
 
@@ -119,17 +128,19 @@ class Dispatcher:
         if not job.state.final:
             async with contextlib.aclosing(self._hub.subscribe(id)) as stream:
                 first = asyncio.ensure_future(anext(stream, None))
-                await asyncio.sleep(0)  # now it is subscribed, and nothing is missed
-                job = await asyncio.to_thread(self._store.get, id)
-                if not job.state.final:
-                    self._wake.set()  # tells a queued job its position
-                    if (event := await first) is not None:
-                        yield event
-                    async for event in stream:
-                        yield event
-                    return
-                first.cancel()
-                await asyncio.gather(first, return_exceptions=True)
+                try:
+                    await asyncio.sleep(0)  # now it is subscribed, and nothing is missed
+                    job = await asyncio.to_thread(self._store.get, id)
+                    if not job.state.final:
+                        self._wake.set()  # tells a queued job its position
+                        if (event := await first) is not None:
+                            yield event
+                        async for event in stream:
+                            yield event
+                        return
+                finally:
+                    first.cancel()  # it must have ended before the stream can be closed
+                    await asyncio.gather(first, return_exceptions=True)
         for event in replay(job):
             yield event
 
@@ -197,9 +208,9 @@ class Dispatcher:
         return result
 
     async def _loop(self) -> None:
-        while True:
+        while not self._stopping:
             try:
-                while await self._place_one():
+                while not self._stopping and await self._place_one():
                     pass
                 await self._tell_positions()
             except DiptychError as error:
@@ -217,7 +228,7 @@ class Dispatcher:
         for job in order_heads(await asyncio.to_thread(self._store.heads), self._served):
             try:
                 card = await asyncio.to_thread(self._library.get, job.spec.model)
-                held = self._pool.want(card)
+                held = self._pool.want(card, self._retried.get(job.id, job.created_at.timestamp()))
             except DiptychError as error:
                 await self._refuse(job, error)
                 return True
@@ -235,6 +246,7 @@ class Dispatcher:
         claimed = await asyncio.to_thread(self._store.claim, job.id)
         if claimed is None:
             return True
+        self._retried.pop(job.id, None)
         self._turn += 1
         self._served[job.caller] = self._turn
         execution = Execution(claimed, held, self._store, self._hub, self._settings)
@@ -269,10 +281,16 @@ class Dispatcher:
                     self._measurements.record, key[0], "step_seconds", key[1], seconds)
 
     async def _refuse(self, job: Job, error: DiptychError) -> None:
-        """End a job whose model is gone or could not be loaded."""
+        """End a job whose model is gone or could not be loaded. Where the runner died of it, the job has its other
+        attempts."""
         claimed = await asyncio.to_thread(self._store.claim, job.id)
         if claimed is None:
             return
+        if error.code == "runner_died" and claimed.attempts < claimed.max_attempts:
+            self._retried[job.id] = time.time()
+            await asyncio.to_thread(self._store.requeue, job.id, attempt=claimed.attempts)
+            return
+        self._retried.pop(job.id, None)
         await asyncio.to_thread(
             self._store.finish, job.id, JobState.FAILED, attempt=claimed.attempts, error=error.message,
             status=error.status)
@@ -283,7 +301,7 @@ class Dispatcher:
         watched = set(self._hub.watched()) - set(self._running)
         if watched:
             for job, position, eta in await self.queue():
-                if job.id in watched:
+                if job.id in watched and job.id not in self._running:
                     self._hub.publish(job.id, Queued(position=position, eta_seconds=eta))
 
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
+from diptych.core.errors import DiptychError, JobFailed, Unavailable
 from diptych.core.events import ArtifactReady, Event, Failed, Finished, Metrics, Progress, Queued
 from diptych.core.jobs import Job, JobState
 from diptych.core.protocol import RunRequest
@@ -20,6 +24,13 @@ GRACE_SECONDS = 60.0
 """A runner that says nothing this long after a job's own time is over has hung, and is ended."""
 SAVE_SECONDS = 1.0
 """Between two writes of a job's progress."""
+CANCEL_SECONDS = 0.05
+"""Between two tries to cancel a run that its runner does not know yet."""
+WRITE_PAUSES = (0.5, 1.0, 2.0, 4.0)
+"""Seconds before each new try to write a job's end into a database that is locked or full."""
+
+log = logging.getLogger("diptych.execution")
+Result = TypeVar("Result")
 
 
 class Execution:
@@ -28,6 +39,7 @@ class Execution:
     def __init__(self, job: Job, held: Held, store: JobStore, hub: Hub, settings: Settings) -> None:
         self.job, self.held = job, held
         self.task: asyncio.Task[None] | None = None
+        self.cancelling: asyncio.Task[None] | None = None
         self.fraction = job.progress
         self.metrics: dict[str, float] = {}
         self._store, self._hub, self._settings = store, hub, settings
@@ -35,24 +47,41 @@ class Execution:
         self._saved = 0.0
         self._cancelled = job.cancel_requested
         self._succeeded = False
+        self._followed = False
 
     @property
     def _run_id(self) -> str:
         return f"{self.job.id}-{self.job.attempts}"
 
     async def cancel(self) -> None:
+        """Have the run end at its next step. Tries again until the runner knows the run or the run has ended."""
         self._cancelled = True
-        if self.held.runner is not None:
-            await self.held.runner.client.cancel(self._run_id)
+        while not self._followed and self.held.runner is not None and self.held.ready:
+            if await self.held.runner.client.cancel(self._run_id):
+                return
+            await asyncio.sleep(CANCEL_SECONDS)
 
     async def run(self) -> None:
         """Follow the run to its end and write that down. Raises Unavailable when the store cannot be written."""
+        last: Event
         try:
-            last = await asyncio.wait_for(self._follow(), self.job.timeout_seconds + GRACE_SECONDS)
+            # A cancel between the claim and now found nobody to tell; the store has it.
+            wanted = await asyncio.to_thread(self._store.get, self.job.id)
+            self._cancelled = self._cancelled or wanted.cancel_requested
+            last = Finished(reason="cancelled")
+            if not self._cancelled:
+                last = await asyncio.wait_for(self._follow(), self.job.timeout_seconds + GRACE_SECONDS)
         except asyncio.TimeoutError:
             if self.held.runner is not None:
                 await self.held.runner.stop()
             last = Failed(message="the runner hung and was ended", retryable=True, code="runner_hung")
+        except DiptychError as error:
+            last = Failed(message=error.message, status=error.status, code=error.code)
+        except Exception as error:
+            log.exception("job %s could not be followed", self.job.id)
+            last = Failed(message=f"the job could not be followed: {type(error).__name__}", code="internal")
+        finally:
+            self._followed = True
         await self._settle(last)
 
     def speed(self) -> tuple[tuple[str, str], float] | None:
@@ -66,7 +95,7 @@ class Execution:
         """Pass the run's events on; the last one, which is not yet told."""
         assert self.held.runner is not None
         request = RunRequest(
-            id=self._run_id, spec=self.job.spec, output_dir=str(self._settings.artifacts_dir / self.job.id),
+            id=self._run_id, spec=self.job.spec, output_dir=str((self._settings.artifacts_dir / self.job.id).resolve()),
             skip=tuple(sorted(self._made)), timeout_seconds=self.job.timeout_seconds)
         async with contextlib.aclosing(self.held.runner.client.run(request)) as events:
             async for event in events:
@@ -84,11 +113,12 @@ class Execution:
             self.fraction = event.step / max(1, event.steps)
             if time.monotonic() - self._saved > SAVE_SECONDS:
                 self._saved = time.monotonic()
-                await asyncio.to_thread(self._store.progress, self.job.id, self.fraction)
+                with contextlib.suppress(Unavailable):  # the next one may be written again
+                    await asyncio.to_thread(self._store.progress, self.job.id, self.fraction)
         self._hub.publish(self.job.id, event)
 
     async def _keep(self, event: ArtifactReady) -> ArtifactReady:
-        path = Path(event.path).relative_to(self._settings.artifacts_dir).as_posix()
+        path = _inside(event.path, self._settings.artifacts_dir)
         await asyncio.to_thread(
             self._store.add_artifact, self.job.id, event.index, path, media_type=event.media_type, seed=event.seed,
             width=event.width, height=event.height)
@@ -100,11 +130,14 @@ class Execution:
         job = self.job
         if isinstance(last, Failed) and self._cancelled:
             last = Finished(reason="cancelled")
+        if isinstance(last, Finished) and last.reason == "cancelled" and not self._cancelled:
+            # A runner that is told to end cancels what it runs; nobody cancelled the job.
+            last = Failed(message="its runner was ended", retryable=True, code="runner_ended")
         if isinstance(last, Finished) and last.reason != "cancelled" and len(self._made) < job.spec.count:
             last = Failed(message=f"the runner made {len(self._made)} of {job.spec.count} pictures")
         if isinstance(last, Failed):
             if last.retryable and job.attempts < job.max_attempts:
-                if await asyncio.to_thread(self._store.requeue, job.id, attempt=job.attempts):
+                if await self._write(lambda: self._store.requeue(job.id, attempt=job.attempts)):
                     self._hub.publish(job.id, Queued(position=0))
                 return
             if last.retryable:
@@ -119,6 +152,23 @@ class Execution:
         self._hub.publish(job.id, last)
 
     async def _finish(self, state: JobState, error: str | None = None, status: int | None = None) -> None:
-        await asyncio.to_thread(
-            self._store.finish, self.job.id, state, attempt=self.job.attempts, error=error, status=status,
-            metrics=self.metrics)
+        await self._write(lambda: self._store.finish(
+            self.job.id, state, attempt=self.job.attempts, error=error, status=status, metrics=self.metrics))
+
+    async def _write(self, change: Callable[[], Result]) -> Result:
+        """Do `change` in a thread, some more times where the database cannot be used just now."""
+        for pause in WRITE_PAUSES:
+            try:
+                return await asyncio.to_thread(change)
+            except Unavailable as error:
+                log.error("job %s: %s", self.job.id, error.message)
+                await asyncio.sleep(pause)
+        return await asyncio.to_thread(change)
+
+
+def _inside(path: str, folder: Path) -> str:
+    """`path` relative to `folder`; raises JobFailed when it is not inside."""
+    try:
+        return Path(path).resolve().relative_to(folder.resolve()).as_posix()
+    except ValueError:
+        raise JobFailed("the runner named a file outside of the artifacts folder", code="runner_protocol") from None

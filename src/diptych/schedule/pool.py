@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import logging
 import time
 from collections import Counter
@@ -26,6 +27,8 @@ from diptych.store.measurements import Measurements
 MEMORY_SHARE = 0.8
 PATIENCE_SECONDS = 5.0
 """How long a model may wait for memory before the busy ones get no new work, so that they come to rest."""
+STALE_SECONDS = 7.0
+"""Who waits for memory asks again at least every five seconds; after this time it has given up."""
 LOOK_SECONDS = 10.0
 """Between two looks at a runner's measured memory."""
 
@@ -95,6 +98,13 @@ class Held:
             pid=runner.process.pid if runner else None, started_at=self.started_at)
 
 
+class _Ticket:
+    """One who waits for a place."""
+
+    def __init__(self, caller: str) -> None:
+        self.caller = caller
+
+
 class RunnerPool:
     """All runners of this gateway. Belongs to one event loop; `changed` is called whenever something may have become
     possible that was not."""
@@ -105,8 +115,9 @@ class RunnerPool:
         self._settings, self._launcher, self._measurements = settings, launcher, measurements
         self._told = changed
         self._held: dict[str, Held] = {}
-        self._failures: dict[str, DiptychError] = {}
-        self._waiting: dict[str, float] = {}
+        self._failures: dict[str, tuple[DiptychError, float]] = {}
+        self._waiting: dict[str, tuple[float, float]] = {}
+        self._lines: dict[str, list[_Ticket]] = {}
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._measured: dict[tuple[str, str], float] = {}
@@ -130,23 +141,32 @@ class RunnerPool:
         """Raises InvalidRequest, with the numbers, when `card` cannot fit into an empty budget."""
         self._refuse(card, plan(self._request(card), (), self.budget))
 
-    def want(self, card: Card) -> Held | None:
+    def want(self, card: Card, since: float) -> Held | None:
         """The runner of `card` if it is ready; otherwise what is needed for that begins, as far as the plan allows.
 
+        Args:
+            since: when the caller began to want it, as `time.time()`. A load that failed later is told to all who
+                waited for it; who comes after that has it tried again.
+
         Raises:
-            DiptychError: it can never fit, or its last load failed (told once; the next call tries again).
+            DiptychError: it can never fit, or its load failed.
         """
         if card.id in self._failures:
-            raise self._failures.pop(card.id)
+            error, when = self._failures[card.id]
+            if when >= since:
+                raise copy.copy(error)
         held = self._held.get(card.id)
         if held is not None:
             return held if held.ready else None
         decided = plan(self._request(card), [h.resident() for h in self._held.values()], self.budget)
         self._refuse(card, decided)
         if decided.mode == "wait":
-            self._waiting.setdefault(card.id, time.monotonic())
+            now = time.monotonic()
+            first, last = self._waiting.get(card.id, (now, now))
+            self._waiting[card.id] = (first if last > now - STALE_SECONDS else now, now)
             return None
         self._waiting.pop(card.id, None)
+        self._failures.pop(card.id, None)
         evicted = [self._held.pop(model) for model in decided.evict]
         self._held[card.id] = held = Held(card, self._request(card).bytes)
         self._spawn(self._load(held, evicted))
@@ -154,17 +174,30 @@ class RunnerPool:
 
     def draining(self, model: str) -> bool:
         """True when another model has waited so long for memory that `model` gets no new work."""
-        late = time.monotonic() - PATIENCE_SECONDS
-        return any(since < late for waiting, since in self._waiting.items() if waiting != model)
+        now = time.monotonic()
+        return any(first < now - PATIENCE_SECONDS and last > now - STALE_SECONDS
+                   for waiting, (first, last) in self._waiting.items() if waiting != model)
 
     async def acquire(self, card: Card, caller: str, slots: int) -> Held:
-        """Wait for a place on a ready runner; pair with `release`. Raises as `want` does."""
-        while True:
-            held = self.want(card)
-            if held is not None and held.users.total() < slots and not self.draining(card.id):
-                held.enter(caller)
-                return held
-            await self.wait_changed()
+        """Wait for a place on a ready runner; pair with `release`. Of those who wait, the caller with the fewest
+        places goes first, then who came first. Raises as `want` does."""
+        since, line = time.time(), self._lines.setdefault(card.id, [])
+        ticket = _Ticket(caller)
+        line.append(ticket)
+        try:
+            while True:
+                held = self.want(card, since)
+                if held is not None and held.users.total() < slots and not self.draining(card.id):
+                    places = held.users
+                    if min(line, key=lambda other: places[other.caller]) is ticket:
+                        held.enter(caller)
+                        return held
+                await self.wait_changed()
+        finally:
+            line.remove(ticket)
+            if not line:
+                self._lines.pop(card.id, None)
+            self.notify()
 
     def release(self, held: Held, caller: str, pictures: int = 0) -> None:
         held.leave(caller, pictures)
@@ -175,7 +208,8 @@ class RunnerPool:
 
     async def load(self, card: Card) -> RunnerInfo:
         """Have `card` ready."""
-        while (held := self.want(card)) is None:
+        since = time.time()
+        while (held := self.want(card, since)) is None:
             await self.wait_changed()
         await self._look(held)
         return held.info()
@@ -220,7 +254,7 @@ class RunnerPool:
             if not known:
                 log.exception("model %s could not be loaded", card.id)
             self._failures[card.id] = error if isinstance(error, DiptychError) else Unavailable(
-                f"model {card.id!r} could not be loaded: {type(error).__name__}")
+                f"model {card.id!r} could not be loaded: {type(error).__name__}"), time.time()
             self._forget(held)
             return
         if self._held.get(card.id) is not held:  # unloaded while it was loading
