@@ -144,7 +144,8 @@ def _check(settings: Settings) -> None:
         raise InvalidRequest(
             f"log_level is {settings.log_level!r}, not debug, info, warning or error", param="log_level")
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("httpx").setLevel(max(level, logging.WARNING))
+    for noisy in ("httpx", "alembic"):
+        logging.getLogger(noisy).setLevel(max(level, logging.WARNING))
     if not is_loopback(settings.host):
         raise InvalidRequest(
             f"host is {settings.host!r}, which other machines can reach, but there are no API keys yet that could keep "

@@ -51,6 +51,9 @@ CANCEL_SECONDS = 30.0
 """How long an engine may take to end a run that is over its time before the client is told anyway."""
 CLOSE_SECONDS = 5.0
 """How long open streams and the engine may take to end when the process does."""
+KEEP_ALIVE_SECONDS = 24 * 3600
+"""How long an unused connection stays open. Native imports hold up the event loop for seconds; with uvicorn's five, its
+timer would then close a connection on which a request already waits."""
 
 log = logging.getLogger("diptych.runner")
 Body = TypeVar("Body", bound=BaseModel)
@@ -360,7 +363,7 @@ def serve(engine: str, token: str, listener: socket.socket) -> None:
     app = RunnerApp(engine, end)
     config = uvicorn.Config(
         app.asgi(token), log_config=None, log_level="warning", access_log=False, lifespan="off", ws="none",
-        timeout_graceful_shutdown=int(CLOSE_SECONDS))
+        timeout_graceful_shutdown=int(CLOSE_SECONDS), timeout_keep_alive=KEEP_ALIVE_SECONDS)
     server = uvicorn.Server(config)
     app.import_in_background()
     threading.Thread(target=_end_with_parent, args=(end,), name="parent", daemon=True).start()
