@@ -82,7 +82,7 @@ def training_log(work: Path) -> str:
     """`steps`, samples and minutes of the last line that `unet.py` has written."""
     state = json.loads((work / "unet" / "training.json").read_text())
     return (f"{state['samples']:,} scenes in {state['steps']:,} steps, {state['minutes']:.0f} minutes on "
-            f"{state['device']}; the mean loss of the last 100 steps was {state['loss']:.4f}")
+            f"{state['device']}; the mean loss of the last 100 steps was {state['loss']:.4f}{state.get('before', '')}")
 
 
 def write(work: Path, folder: Path) -> None:
