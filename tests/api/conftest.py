@@ -108,7 +108,7 @@ Until = Callable[[Callable[[], Any]], Any]
 def until() -> Until:
     """Repeat a question until its answer is true."""
 
-    def wait(true: Callable[[], Any], seconds: float = 30) -> Any:
+    def wait(true: Callable[[], Any], seconds: float = 120) -> Any:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if found := true():

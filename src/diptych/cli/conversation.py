@@ -151,9 +151,9 @@ def _command(conversation: Conversation, line: str) -> None:
 
 
 def _answer(console: Any, conversation: Conversation, question: str) -> None:
-    console.print("\n[bold magenta]answer ›[/bold magenta] ", end="")
     note = ""
     try:
+        console.print("\n[bold magenta]answer ›[/bold magenta] ", end="")
         with closing(conversation.ask(question)) as pieces:
             for piece in pieces:
                 # Not through markup: the model's square brackets are text.
