@@ -12,7 +12,7 @@ import psutil
 
 from conftest import Server, Until
 
-BODY = {"model": "tiny", "prompt": "slow", "width": 64, "height": 64, "steps": 25, "count": 16, "seed": 3}
+BODY = {"model": "tiny", "prompt": "slow", "width": 64, "height": 64, "steps": 150, "count": 16, "seed": 3}
 
 
 def job(server: Server, id: str) -> dict[str, Any]:
@@ -20,9 +20,10 @@ def job(server: Server, id: str) -> dict[str, Any]:
     return found
 
 
-def runner_pid(server: Server) -> int:
-    (runner,) = httpx.get(f"{server.url}/api/system", timeout=30).json()["runners"]
-    return int(runner["pid"])
+def runner_pid(server: Server) -> int | None:
+    """Of the runner that is at work; None while it is being started."""
+    runners = httpx.get(f"{server.url}/api/system", timeout=30).json()["runners"]
+    return runners[0]["pid"] if runners and runners[0]["running"] else None
 
 
 def test_kill_of_the_gateway_and_of_the_runner(tmp_path: Path, model_folder: Path, until: Until) -> None:
@@ -31,7 +32,7 @@ def test_kill_of_the_gateway_and_of_the_runner(tmp_path: Path, model_folder: Pat
     server.wait()
     id = httpx.post(f"{server.url}/api/jobs", json=BODY).json()["id"]
     before = until(lambda: job(server, id)["artifacts"])
-    runner = runner_pid(server)
+    runner = until(lambda: runner_pid(server))
     server.stop(signal.SIGKILL)
     until(lambda: not psutil.pid_exists(runner))  # a runner never outlives its gateway
     folder = tmp_path / "data" / "artifacts" / id
@@ -43,7 +44,7 @@ def test_kill_of_the_gateway_and_of_the_runner(tmp_path: Path, model_folder: Pat
         server.wait()
         more = until(lambda: len(now := job(server, id)["artifacts"]) > len(before) and now)
         assert [item["index"] for item in before] == [item["index"] for item in more[:len(before)]]
-        os.kill(runner_pid(server), signal.SIGKILL)
+        os.kill(until(lambda: runner_pid(server)), signal.SIGKILL)
         done = until(lambda: (now := job(server, id))["state"] == "succeeded" and now, 120)
         assert done["attempts"] == 3
         assert [item["index"] for item in done["artifacts"]] == list(range(16))
