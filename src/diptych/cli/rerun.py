@@ -12,6 +12,9 @@ from diptych.cli.options import AsJson, DataDir, Server
 if TYPE_CHECKING:
     from diptych.core.specs import ImageSpec
 
+ROUNDING = 2
+"""How far, of 255, a picture made alone and the same one made among others may lie apart."""
+
 
 def rerun(
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True, help="A PNG that Diptych made.")],
@@ -26,7 +29,9 @@ def rerun(
 ) -> None:
     """Make a picture again from its own file.
 
-    Says whether every pixel is the same. The description is in the file itself: prompt, model, sampler, steps, seed.
+    Says whether every pixel is the same. A picture that was denoised together with others may come out up to 2 of 255
+    apart, because a processor rounds a batch of another size differently; one that was made alone comes out the same.
+    The description is in the file itself: prompt, model, sampler, steps, seed.
     Pictures of other programs that carry A1111's text work where the model and the sampler are here, but come out
     alike rather than the same.
     """
@@ -40,7 +45,9 @@ def rerun(
         made = save(api, job, output or file.with_name(f"{file.stem}-rerun.png"))[0]
     difference = compare(file, made)
     if as_json:
-        print_json({"job": job["id"], "file": str(made), "identical": difference == 0, "max_difference": difference})
+        same = difference is not None and difference <= ROUNDING
+        print_json({"job": job["id"], "file": str(made), "identical": difference == 0, "same_picture": same,
+                    "max_difference": difference})
         return
     print(made)
     say(_words(difference))
@@ -82,4 +89,7 @@ def _words(difference: int | None) -> str:
         return "The new picture has another size than the old one."
     if difference == 0:
         return "Every pixel is the same as in the old picture."
-    return f"Not the same pixels: the largest difference is {difference} of 255 (another machine, version or model?)."
+    if difference <= ROUNDING:
+        return (f"The same picture; pixels differ by at most {difference} of 255, which is rounding: one of the two was "
+                "made in a batch with others.")
+    return f"Not the same picture: the largest difference is {difference} of 255 (another machine, version or model?)."
