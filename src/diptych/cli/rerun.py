@@ -90,6 +90,7 @@ def _words(difference: int | None) -> str:
     if difference == 0:
         return "Every pixel is the same as in the old picture."
     if difference <= ROUNDING:
-        return (f"The same picture; pixels differ by at most {difference} of 255, which is rounding: one of the two was "
-                "made in a batch with others.")
-    return f"Not the same picture: the largest difference is {difference} of 255 (another machine, version or model?)."
+        return (f"The same picture; pixels differ by at most {difference} of 255, which is rounding: one of the two "
+                "was made in a batch with others.")
+    return (f"Not the same picture: the largest difference is {difference} of 255 (another machine, version or "
+            "model?).")
