@@ -8,15 +8,22 @@ from pathlib import Path
 import torch
 
 
+LONGEST_STEP = 5.0
+"""Seconds. A longer gap is a process that was stopped for a while, which is no training."""
+
+
 class Clock:
     """Counts the minutes of training over all runs; `over` is true when the budget is spent."""
 
     def __init__(self, minutes: float) -> None:
-        self.budget, self.before, self.started = minutes * 60, 0.0, time.monotonic()
+        self.budget, self.before, self._looked = minutes * 60, 0.0, time.monotonic()
 
     @property
     def spent(self) -> float:
-        return self.before + time.monotonic() - self.started
+        now = time.monotonic()
+        self.before += min(now - self._looked, LONGEST_STEP)
+        self._looked = now
+        return self.before
 
     def over(self) -> bool:
         return self.spent >= self.budget
