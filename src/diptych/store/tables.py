@@ -57,3 +57,27 @@ measurements = Table(
     Column("count", Integer, nullable=False),
     Column("updated_at", String(32), nullable=False),
 )
+
+api_keys = Table(
+    "api_keys", metadata,
+    Column("id", String(16), primary_key=True),
+    Column("name", String(100), nullable=False, unique=True),
+    Column("secret_sha256", String(64), nullable=False),
+    Column("scopes", String(200), nullable=False),
+    Column("tokens_per_minute", Integer),
+    Column("pictures_per_hour", Integer),
+    Column("max_queued", Integer),
+    Column("weight", Integer, nullable=False, default=1),
+    Column("created_at", String(32), nullable=False),
+    Column("rotated_at", String(32)),
+    Column("expires_at", String(32)),
+    Column("revoked_at", String(32)),
+)
+
+key_usage = Table(
+    "key_usage", metadata,
+    Column("key_id", String(16), ForeignKey("api_keys.id", ondelete="CASCADE"), primary_key=True),
+    Column("kind", String(16), primary_key=True),
+    Column("available", Float, nullable=False),
+    Column("updated_at", Float, nullable=False),
+)
