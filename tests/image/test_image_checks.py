@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from diptych.core.cards import Card
+from diptych.core.chat import Message
 from diptych.core.checks import check, step_limit
 from diptych.core.errors import InvalidRequest
 from diptych.core.samplers import NORMAL_ONLY, SAMPLERS
-from diptych.core.specs import ChatSpec, ImageSpec, Message
+from diptych.core.specs import ChatSpec, ImageSpec
 from diptych.engines.image.samplers import SamplerFactory
 
 CARD = Card(id="m", panel="image", family="sd1", format="diffusers", path="x", bytes=1, size=64, multiple=8)

@@ -15,9 +15,10 @@ from diffusers import StableDiffusionPipeline
 from image_studio import Gate, card_of
 from safetensors.torch import load_file, save_file
 
+from diptych.core.chat import Message
 from diptych.core.errors import Conflict, InvalidRequest, Unavailable
 from diptych.core.protocol import LoadRequest, RunRequest
-from diptych.core.specs import ChatSpec, ImageSpec, Message
+from diptych.core.specs import ChatSpec, ImageSpec
 from diptych.engines.base import Engine
 from diptych.engines.image.engine import ImageEngine
 

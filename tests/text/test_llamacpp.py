@@ -14,10 +14,11 @@ import psutil
 import pytest
 from text_runs import CONTEXT, Run, Text, load_request
 
+from diptych.core.chat import Message
 from diptych.core.errors import Conflict, DiptychError, InvalidRequest, Unavailable
 from diptych.core.events import Event, Failed, Finished, TokenDelta
 from diptych.core.protocol import RunRequest
-from diptych.core.specs import ChatSpec, CompletionSpec, ImageSpec, Message, Sampling
+from diptych.core.specs import ChatSpec, CompletionSpec, ImageSpec, Sampling
 from diptych.engines.text.llamacpp import LlamaCppEngine, default_context, read_options
 
 

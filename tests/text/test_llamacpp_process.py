@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from diptych.core.chat import Message
 from diptych.core.errors import Unavailable
 from diptych.core.events import Failed, Finished, TokenDelta
 from diptych.core.protocol import RunRequest
-from diptych.core.specs import ChatSpec, CompletionSpec, Message, Sampling
+from diptych.core.specs import ChatSpec, CompletionSpec, Sampling
 from diptych.library import Library
 from diptych.runners.local import Launcher, Runner
 from diptych.settings import Settings

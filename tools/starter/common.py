@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 
-
 LONGEST_STEP = 5.0
 """Seconds. A longer gap is a process that was stopped for a while, which is no training."""
 

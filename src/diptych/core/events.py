@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from diptych.core.chat import TokenProbability
+
 
 class Event(BaseModel):
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
@@ -48,10 +50,37 @@ class Preview(Event):
 
 
 class TokenDelta(Event):
-    """A piece of text, as soon as it is known to be part of the answer."""
+    """A piece of text, as soon as it is known to be part of the answer; `logprobs` of its tokens where the spec asks
+    for them."""
 
     type: Literal["token"] = "token"
     text: str
+    logprobs: tuple[TokenProbability, ...] = ()
+
+
+class ReasoningDelta(Event):
+    """A piece of what the model thinks before it answers. Made by the gateway from the model's own marks."""
+
+    type: Literal["reasoning"] = "reasoning"
+    text: str
+
+
+class ToolCallDelta(Event):
+    """A piece of the call number `index` of the answer: `id` and `name` come with the first piece, then pieces of the
+    JSON text of the arguments. Made by the gateway from the model's own marks."""
+
+    type: Literal["tool_call"] = "tool_call"
+    index: int
+    id: str | None = None
+    name: str | None = None
+    arguments: str = ""
+
+
+class Data(Event):
+    """The result of work that has one: vectors, scores."""
+
+    type: Literal["data"] = "data"
+    value: dict[str, Any]
 
 
 class ArtifactReady(Event):
@@ -74,10 +103,12 @@ class Metrics(Event):
 
 
 class Finished(Event):
-    """`reason` is "stop", "length" or "cancelled"."""
+    """`reason` is "stop", "length", "cancelled", "tool_calls", "repetition" or "content_filter"; `stop` is the stop
+    text that ended the answer."""
 
     type: Literal["finished"] = "finished"
     reason: str = "stop"
+    stop: str | None = None
 
 
 class Failed(Event):
@@ -93,7 +124,8 @@ class Failed(Event):
 
 
 AnyEvent = Annotated[
-    Queued | Started | Progress | Preview | TokenDelta | ArtifactReady | Metrics | Finished | Failed,
+    Queued | Started | Progress | Preview | TokenDelta | ReasoningDelta | ToolCallDelta | Data | ArtifactReady | Metrics
+    | Finished | Failed,
     Field(discriminator="type"),
 ]
 _ADAPTER: TypeAdapter[Any] = TypeAdapter(AnyEvent)

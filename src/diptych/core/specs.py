@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from diptych.core.chat import Message, OutputFormat, Tool, ToolChoice
 from diptych.core.samplers import parse_sampler
 
 MAX_PROMPT = 20_000
@@ -47,45 +48,111 @@ class ImageSpec(Spec):
         return values
 
 
-class Message(Spec):
-    """One turn of a conversation."""
-
-    role: Literal["system", "user", "assistant"]
-    content: str
-
-
 class Sampling(Spec):
-    """How tokens are chosen. The defaults are llama.cpp's usual ones."""
+    """How tokens are chosen. The defaults are llama.cpp's usual ones. `repetition_stop`: an answer that goes round in
+    circles ends with the reason "repetition"."""
 
     temperature: float = Field(0.7, ge=0.0, le=5.0)
     top_p: float = Field(0.95, gt=0.0, le=1.0)
     top_k: int = Field(40, ge=0, le=1_000_000)
     min_p: float = Field(0.05, ge=0.0, le=1.0)
+    typical_p: float = Field(1.0, gt=0.0, le=1.0)
     frequency_penalty: float = Field(0.0, ge=-2.0, le=2.0)
     presence_penalty: float = Field(0.0, ge=-2.0, le=2.0)
     repeat_penalty: float = Field(1.0, gt=0.0, le=5.0)
+    repeat_last_n: int = Field(64, ge=-1, le=1_000_000, description="tokens that penalties look back; -1: all")
+    dry_multiplier: float = Field(0.0, ge=0.0, le=100.0, description="strength of the DRY penalty; 0: off")
+    dry_base: float = Field(1.75, ge=1.0, le=100.0)
+    dry_allowed_length: int = Field(2, ge=0, le=1_000_000)
+    dry_penalty_last_n: int = Field(-1, ge=-1, le=1_000_000)
+    dry_sequence_breakers: tuple[str, ...] = Field(("\n", ":", '"', "*"), max_length=64)
+    logit_bias: dict[str, float] = Field(default_factory=dict, description="token id or text, and what is added")
     seed: int | None = Field(None, ge=0, le=2**32 - 1)
     max_tokens: int | None = Field(None, ge=1, le=1_000_000)
+    min_tokens: int = Field(0, ge=0, le=1_000_000)
+    ignore_eos: bool = False
     stop: tuple[Annotated[str, Field(min_length=1, max_length=1000)], ...] = Field((), max_length=16)
+    logprobs: int | None = Field(None, ge=0, le=20, description="tell each token's probability and so many others")
+    repetition_stop: bool = True
 
 
-class ChatSpec(Spec):
-    """One answer to a conversation."""
+class Adapter(Spec):
+    """A LoRA adapter of the library, and its strength."""
+
+    id: str = Field(min_length=1, max_length=300)
+    weight: float = Field(1.0, ge=-10.0, le=10.0)
+
+
+class TextBase(Spec):
+    """What all answers in text have in common.
+
+    `grammar` is llguidance's Lark text, made and checked by the gateway from what the client asked for: an engine
+    has to hold every token to it, or refuse. `truncation`: "auto" leaves out the oldest turns of a conversation that
+    does not fit, "disabled" refuses it with the counts.
+    """
+
+    model: str = Field("starter-text", min_length=1, max_length=300)
+    sampling: Sampling = Sampling()
+    grammar: str | None = None
+    adapters: tuple[Adapter, ...] = Field((), max_length=8)
+    truncation: Literal["auto", "disabled"] = "disabled"
+
+
+class ChatSpec(TextBase):
+    """One answer to a conversation. `tools` are told to the model through its template; what it may call, and in which
+    form, is in `grammar`. `format` is what the client asked for, for the record."""
 
     kind: Literal["chat"] = "chat"
-    model: str = Field("starter-text", min_length=1, max_length=300)
     messages: tuple[Message, ...] = Field(min_length=1, max_length=10_000)
-    sampling: Sampling = Sampling()
+    tools: tuple[Tool, ...] = Field((), max_length=1000)
+    tool_choice: ToolChoice = "auto"
+    parallel_tool_calls: bool = True
+    format: OutputFormat | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high"] | None = None
+    template_options: dict[str, Any] = Field(default_factory=dict)
 
 
-class CompletionSpec(Spec):
-    """Continue a text as it stands, without a chat template."""
+class CompletionSpec(TextBase):
+    """Continue a text as it stands, without a chat template; with `suffix`, fill the gap before it. `prompt` may be
+    token ids."""
 
     kind: Literal["completion"] = "completion"
+    prompt: str | tuple[int, ...]
+    suffix: str | None = None
+    format: OutputFormat | None = None
+    echo: bool = False
+
+
+class EmbedSpec(Spec):
+    """Vectors of texts; answered with one `Data` event, `{"vectors": [[…]], "tokens": n}`."""
+
+    kind: Literal["embed"] = "embed"
+    model: str = Field(min_length=1, max_length=300)
+    inputs: tuple[str | tuple[int, ...], ...] = Field(min_length=1, max_length=2048)
+    normalize: bool = True
+
+
+class RerankSpec(Spec):
+    """How well each document answers the query; one `Data` event, `{"scores": […], "tokens": n}`."""
+
+    kind: Literal["rerank"] = "rerank"
+    model: str = Field(min_length=1, max_length=300)
+    query: str = Field(min_length=1)
+    documents: tuple[str, ...] = Field(min_length=1, max_length=2048)
+
+
+class ScoreSpec(Spec):
+    """The log-likelihood of each of `options` as the answer to `messages`; one `Data` event,
+    `{"logprobs": […], "tokens": n}` with natural logarithms, summed over an option's tokens."""
+
+    kind: Literal["score"] = "score"
     model: str = Field("starter-text", min_length=1, max_length=300)
-    prompt: str
-    sampling: Sampling = Sampling()
+    messages: tuple[Message, ...] = Field(min_length=1, max_length=10_000)
+    options: tuple[str, ...] = Field(min_length=1, max_length=1000)
 
 
 TextSpec = ChatSpec | CompletionSpec
-AnySpec = Annotated[ImageSpec | ChatSpec | CompletionSpec, Field(discriminator="kind")]
+LiveSpec = ChatSpec | CompletionSpec | EmbedSpec | RerankSpec | ScoreSpec
+"""Work that is answered at once and keeps no durable record."""
+AnySpec = Annotated[
+    ImageSpec | ChatSpec | CompletionSpec | EmbedSpec | RerankSpec | ScoreSpec, Field(discriminator="kind")]

@@ -9,7 +9,7 @@ from diptych.core.specs import ChatSpec, CompletionSpec, Sampling
 
 def chat_payload(spec: ChatSpec) -> dict[str, Any]:
     """Body of a chat completion; the model's own template makes the prompt of it."""
-    messages = [{"role": message.role, "content": message.content} for message in spec.messages]
+    messages = [{"role": message.role, "content": message.text} for message in spec.messages]
     return {"messages": messages, **_common(spec.sampling)}
 
 

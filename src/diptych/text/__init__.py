@@ -1,0 +1,1 @@
+"""Features of chat that need no engine: tools, guaranteed output, reasoning, repetition, routing."""
