@@ -56,6 +56,9 @@ class Dispatcher:
         self._retried: dict[str, float] = {}
         self._main: asyncio.Task[None] | None = None
         self._stopping = False
+        self._draining = False
+        self.beat = time.monotonic()
+        """When the loop last came round, as `time.monotonic()`."""
 
     async def start(self) -> None:
         """Take up the queue where it was left: what ran when the last gateway died is queued again."""
@@ -82,6 +85,19 @@ class Dispatcher:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._hub.close()
         await self._pool.stop()
+
+    def drain(self) -> None:
+        """Begin no more jobs; those that run go on."""
+        self._draining = True
+
+    def executing(self, id: str) -> Execution | None:
+        """The attempt that runs here now of this job."""
+        return self._running.get(id)
+
+    @property
+    def executions(self) -> int:
+        """How many jobs run here now."""
+        return len(self._running)
 
     async def submit(
         self, spec: ImageSpec, *, caller: str, priority: Priority = Priority.INTERACTIVE,
@@ -209,9 +225,10 @@ class Dispatcher:
 
     async def _loop(self) -> None:
         while not self._stopping:
+            self.beat = time.monotonic()
             try:
-                while not self._stopping and await self._place_one():
-                    pass
+                while not self._stopping and not self._draining and await self._place_one():
+                    self.beat = time.monotonic()
                 await self._tell_positions()
             except DiptychError as error:
                 log.error("the queue could not be read: %s", error.message)

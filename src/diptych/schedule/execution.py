@@ -42,6 +42,8 @@ class Execution:
         self.cancelling: asyncio.Task[None] | None = None
         self.fraction = job.progress
         self.metrics: dict[str, float] = {}
+        self.retry_reason: str | None = None
+        """Code of the fault that the next attempt is for."""
         self._store, self._hub, self._settings = store, hub, settings
         self._made = {file.index for file in job.artifacts}
         self._saved = 0.0
@@ -137,6 +139,7 @@ class Execution:
             last = Failed(message=f"the runner made {len(self._made)} of {job.spec.count} pictures")
         if isinstance(last, Failed):
             if last.retryable and job.attempts < job.max_attempts:
+                self.retry_reason = last.code or "unknown"
                 if await self._write(lambda: self._store.requeue(job.id, attempt=job.attempts)):
                     self._hub.publish(job.id, Queued(position=0))
                 return
