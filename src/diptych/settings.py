@@ -45,6 +45,19 @@ class Settings(BaseSettings):
     image_batch: int = Field(16, ge=1, le=256, description="most pictures denoised together")
     text_slots: int = Field(4, ge=1, le=64, description="chat requests answered at once by one text runner")
     text_context: int = Field(0, ge=0, description="context in tokens per chat request; 0: the model's, at most 8192")
+    require_key: bool | None = Field(None, description=(
+        "whether requests need an API key; left out: as soon as one was ever made, and always where others can reach "
+        "the server"))
+    allowed_hosts: tuple[str, ...] = Field((), description="names that the server is reached by; *.example.org too")
+    cors_origins: tuple[str, ...] = Field((), description="origins whose web pages may use the server")
+    fetch_hosts: tuple[str, ...] = Field((), description=(
+        "hosts that a URL in a request may name: names, *.example.org, * for all public ones; networks (10.1.0.0/16) "
+        "for private addresses"))
+    max_fetch_bytes: int = Field(32 * 1024 * 1024, ge=1, description="largest answer to a fetched URL")
+    fetch_seconds: float = Field(20.0, gt=0, description="how long fetching a URL may take in all")
+    max_image_bytes: int = Field(32 * 1024 * 1024, ge=1024, description="largest file of a picture that is sent")
+    max_image_pixels: int = Field(
+        32 * 1024 * 1024, ge=1, description="most pixels of a picture that is sent, checked before it is unpacked")
     log_level: str = "info"
 
     @property

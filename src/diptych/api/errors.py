@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from diptych.core.errors import DiptychError, InvalidRequest, JobFailed
+from diptych.core.errors import DiptychError, InvalidRequest, JobFailed, RateLimited, Unauthorized
 from diptych.core.events import Failed
 
 SHOWN = 80
@@ -25,13 +26,6 @@ class UnsupportedMedia(InvalidRequest):
 
     status = 415
     code = "unsupported_media_type"
-
-
-class Forbidden(InvalidRequest):
-    """The request comes from where none is served."""
-
-    status = 403
-    code = "forbidden"
 
 
 def not_supported(param: str, what: str) -> InvalidRequest:
@@ -101,6 +95,10 @@ def error_response(error: DiptychError, headers: dict[str, str] | None = None) -
     # OpenAI's clients would repeat a 409 and a 5xx by themselves; what can be tried again has been before this is told.
     # ASCII: a message may repeat text that has no encoding.
     told = {"x-should-retry": "false", **(headers or {})}
+    if isinstance(error, RateLimited) and error.retry_after is not None:
+        told |= {"x-should-retry": "true", "retry-after": str(max(1, math.ceil(error.retry_after)))}
+    if isinstance(error, Unauthorized):
+        told["www-authenticate"] = "Bearer"
     return Response(json.dumps(error.body()), error.status, told, "application/json")
 
 

@@ -7,7 +7,8 @@ import re
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from diptych.api.errors import Forbidden, error_response, shown
+from diptych.api.errors import error_response, shown
+from diptych.core.errors import Forbidden
 
 _HOST = re.compile(r"(?P<name>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?")
 

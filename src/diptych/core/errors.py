@@ -37,6 +37,40 @@ class InvalidRequest(DiptychError):
     code = "invalid_value"
 
 
+class Unauthorized(DiptychError):
+    """The request needs an API key and has none that is valid."""
+
+    status = 401
+    type = "invalid_request_error"
+    code = "invalid_api_key"
+
+
+class Forbidden(DiptychError):
+    """What was asked for is not allowed to this caller, or from where the request comes."""
+
+    status = 403
+    type = "invalid_request_error"
+    code = "forbidden"
+
+
+class RateLimited(DiptychError):
+    """The caller has used up a limit for now.
+
+    Args:
+        retry_after: seconds until the same request can pass; None: it never will.
+    """
+
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limit_exceeded"
+
+    def __init__(
+        self, message: str, *, retry_after: float | None, param: str | None = None, code: str | None = None,
+    ) -> None:
+        super().__init__(message, param=param, code=code)
+        self.retry_after = retry_after
+
+
 class NotFound(DiptychError):
     """No such model, job or artifact."""
 
