@@ -6,9 +6,12 @@ import asyncio
 import contextlib
 import errno
 import logging
+import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Iterator
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -22,34 +25,46 @@ from diptych.api.guard import Guard, is_loopback
 from diptych.api.native import jobs, models, system
 from diptych.api.native.pulls import Pulls
 from diptych.api.native.schema import JobRequest, ModelRequest, PullRequest
+from diptych.api.observe import routes as observing
+from diptych.api.observe.answers import WatchedDispatcher
+from diptych.api.observe.http import Observed
+from diptych.api.observe.jobs import CountingHub
+from diptych.api.observe.lifecycle import Lifecycle
+from diptych.api.observe.metrics import Metrics
+from diptych.api.observe.observer import Observer
+from diptych.api.observe.ready import Readiness
 from diptych.api.openai import chat, completions, images
 from diptych.api.openai import models as openai_models
 from diptych.api.openai.schema import ChatRequest, CompletionRequest, ImageRequest
 from diptych.api.services import Services
 from diptych.core.errors import InvalidRequest, Unavailable
+from diptych.core.logs import level_of, logging_to
 from diptych.library import Library
 from diptych.runners.local import Launcher
-from diptych.schedule.dispatcher import Dispatcher
 from diptych.schedule.hub import Hub
 from diptych.settings import Settings
 from diptych.store.jobs import JobStore
 
-GRACE_SECONDS = 5
-"""How long answers that are being sent may go on after the server was told to end."""
+FLUSH_SECONDS = 5
+"""How long the last words of answers that were broken off may take to be sent."""
+HURRY_SECONDS = 5.0
+"""How long the server may take to end after a second signal, before it ends by force."""
 DESCRIPTION = """Language models and image models of this machine, with one queue and one memory budget.
 
 `/v1` speaks OpenAI's protocol; `/api` is Diptych's own. Every error has the same shape, see `Error`."""
-ROUTERS = (jobs.router, models.router, system.router, chat.router, completions.router, images.router,
+LOG_FILE = "diptych.log"
+ROUTERS = (jobs.router, models.router, system.router, observing.router, chat.router, completions.router, images.router,
            openai_models.router)
 BODIES: list[type[BaseModel]] = [JobRequest, ModelRequest, PullRequest, ChatRequest, CompletionRequest, ImageRequest]
 
 
 def create_app(settings: Settings) -> FastAPI:
     """The server as an ASGI application. Its parts are built when it starts up and end when it shuts down."""
+    metrics, lifecycle = Metrics(), Lifecycle(settings.shutdown_grace_seconds)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with running(settings) as (services, hub):
+        async with running(settings, metrics, lifecycle) as (services, hub):
             app.state.services, app.state.hub = services, hub
             yield
 
@@ -59,21 +74,27 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(router)
     install_openapi(app, BODIES)
     app.add_middleware(Guard, host=settings.host)
+    app.add_middleware(Observed, metrics=metrics, lifecycle=lifecycle)  # the last one is outside of all others
     return app
 
 
 @contextlib.asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[tuple[Services, Hub]]:
+async def running(
+    settings: Settings, metrics: Metrics, lifecycle: Lifecycle,
+) -> AsyncIterator[tuple[Services, Hub]]:
     """The parts of the server, started; they are stopped at the end. Raises Unavailable."""
     await asyncio.to_thread(make_folders, settings)
     store = JobStore(settings.url)
     try:
         await asyncio.to_thread(store.migrate)
-        hub, library = Hub(), Library(settings)
-        dispatcher = Dispatcher(settings, store, library, Launcher(settings), hub)
+        hub, library = CountingHub(metrics), Library(settings)
+        dispatcher = WatchedDispatcher(settings, store, library, Launcher(settings), hub)
+        dispatcher.watch(metrics, lifecycle)
+        hub.watch(dispatcher.executing)
+        observer = Observer(metrics, lifecycle, Readiness(settings, store.database, dispatcher, lifecycle))
         await dispatcher.start()
         try:
-            yield Services(settings, store, library, dispatcher, Pulls(settings)), hub
+            yield Services(settings, store, library, dispatcher, Pulls(settings), observer), hub
         finally:
             await dispatcher.stop()
     finally:
@@ -111,12 +132,11 @@ def serve(settings: Settings) -> None:
         store.migrate()
     finally:
         store.close()
-    with _listener(settings.host, settings.port) as listener:
-        app = create_app(settings)
+    with _logging(settings), _listener(settings.host, settings.port) as listener:
         config = uvicorn.Config(
-            app, log_config=None, access_log=settings.log_level == "debug", server_header=False, proxy_headers=False,
-            timeout_graceful_shutdown=GRACE_SECONDS, ws_max_size=64 * 1024, lifespan="on")
-        server = _Server(config, lambda: app.state.hub.close())
+            create_app(settings), log_config=None, access_log=False, server_header=False, proxy_headers=False,
+            timeout_graceful_shutdown=FLUSH_SECONDS, ws_max_size=64 * 1024, lifespan="on")
+        server = _Server(config)
         # uvicorn raises the signal again when it has ended: SIGTERM must not cut off what the caller still has to do.
         before = signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
@@ -127,29 +147,49 @@ def serve(settings: Settings) -> None:
 
 
 class _Server(uvicorn.Server):
-    """Calls `stopping` before it waits for open answers: those that follow a job would else never end."""
-
-    def __init__(self, config: uvicorn.Config, stopping: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._stopping = stopping
+    """Goes on serving while what runs comes to its end, then tells open answers to end before it waits for them."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._stopping()
+        state = self.config.app.state  # type: ignore[union-attr]
+        await state.services.observer.lifecycle.drain(state.services.dispatcher)
+        state.hub.close()  # those that follow a job would else never end
         await super().shutdown(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._captured_signals.append(sig)
+        if not self.should_exit:
+            self.should_exit = True
+            return
+        services = getattr(self.config.app.state, "services", None)  # type: ignore[union-attr]
+        if services is not None:
+            services.observer.lifecycle.hurry()
+        # Whatever hangs: a job that is not put back by then is found by the next start.
+        force = threading.Timer(HURRY_SECONDS, os._exit, [1])
+        force.daemon = True
+        force.start()
 
 
 def _check(settings: Settings) -> None:
-    level = logging.getLevelName(settings.log_level.upper())
-    if not isinstance(level, int):
+    if level_of(settings.log_level) is None:
         raise InvalidRequest(
             f"log_level is {settings.log_level!r}, not debug, info, warning or error", param="log_level")
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for noisy in ("httpx", "alembic"):
-        logging.getLogger(noisy).setLevel(max(level, logging.WARNING))
     if not is_loopback(settings.host):
         raise InvalidRequest(
             f"host is {settings.host!r}, which other machines can reach, but there are no API keys yet that could keep "
             "them out: listen on 127.0.0.1 and use an SSH tunnel or a proxy that asks for a password", param="host")
+
+
+@contextlib.contextmanager
+def _logging(settings: Settings) -> Iterator[None]:
+    """Raises Unavailable when the log file cannot be written."""
+    file = settings.logs_dir / LOG_FILE
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(logging_to(level_of(settings.log_level) or logging.INFO, settings.log_format, file))
+        except OSError as error:
+            raise Unavailable(f"the log file {file} cannot be written ({error.strerror}): make it writable for you, "
+                              "or name another data folder with --data-dir") from error
+        yield
 
 
 def _listener(host: str, port: int) -> socket.socket:

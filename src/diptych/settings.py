@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
@@ -59,6 +60,11 @@ class Settings(BaseSettings):
     max_image_pixels: int = Field(
         32 * 1024 * 1024, ge=1, description="most pixels of a picture that is sent, checked before it is unpacked")
     log_level: str = "info"
+    log_format: Literal["text", "json"] = Field("text", description="of standard error; files hold JSON lines")
+    shutdown_grace_seconds: float = Field(
+        5.0, ge=0, le=86400, description="how long running jobs and answers may go on when the server is told to end")
+    min_free_bytes: int = Field(
+        256 * 1024 * 1024, ge=0, description="with less room on the disk, /ready says that the server is not")
 
     @property
     def artifacts_dir(self) -> Path:

@@ -10,6 +10,7 @@ from fastapi import Depends, Header
 from starlette.requests import HTTPConnection
 
 from diptych.api.native.pulls import Pulls
+from diptych.api.observe.observer import Observer
 from diptych.core.errors import InvalidRequest
 from diptych.library import Library
 from diptych.schedule.dispatcher import Dispatcher
@@ -28,6 +29,7 @@ class Services:
     library: Library
     dispatcher: Dispatcher
     pulls: Pulls
+    observer: Observer
 
 
 def services_of(connection: HTTPConnection) -> Services:

@@ -36,7 +36,8 @@ log = logging.getLogger("diptych.pool")
 
 
 class RunnerInfo(BaseModel):
-    """A runner as the API shows it. `bytes_leased` is what the plan counts for it."""
+    """A runner as the API shows it. `bytes_leased` is what the plan counts for it. `idle_seconds` is 0 while it
+    works."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -50,6 +51,7 @@ class RunnerInfo(BaseModel):
     bytes_peak: int
     pid: int | None
     started_at: datetime
+    idle_seconds: float = 0.0
 
 
 class Held:
@@ -95,7 +97,8 @@ class Held:
             id=runner.id if runner else None, model=self.card.id, engine=runner.engine if runner else None,
             state="ready" if self.ready else "loading", running=self.users.total(), bytes_leased=self.bytes,
             bytes_resident=health.bytes_resident if health else 0, bytes_peak=health.bytes_peak if health else 0,
-            pid=runner.process.pid if runner else None, started_at=self.started_at)
+            pid=runner.process.pid if runner else None, started_at=self.started_at,
+            idle_seconds=0.0 if self.busy else round(time.monotonic() - self.last_used, 1))
 
 
 class _Ticket:

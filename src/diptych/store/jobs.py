@@ -182,6 +182,14 @@ class JobStore:
         found = {JobState(state): count for state, count in rows}
         return {state: found.get(state, 0) for state in JobState}
 
+    def queue_lengths(self) -> dict[Priority, int]:
+        """How many jobs wait, by class."""
+        query = select(jobs.c.priority, func.count()).where(jobs.c.state == JobState.QUEUED.value).group_by(
+            jobs.c.priority)
+        with self.database.read() as connection:
+            found = {Priority(priority): count for priority, count in connection.execute(query)}
+        return {priority: found.get(priority, 0) for priority in Priority}
+
 
 def _count(condition: ColumnElement[bool]) -> Any:
     return select(func.count()).select_from(jobs).where(condition)

@@ -144,7 +144,8 @@ class Unloaded(BaseModel):
 
 
 class Device(BaseModel):
-    """Where models run. Bytes; `memory_for_models` is the budget of all models together."""
+    """Where models run. Bytes; `memory_for_models` is the budget of all models together, `memory_leased` what of it
+    is promised, `memory_measured` what their processes were found to hold; `busy_percent` of all cores together."""
 
     name: str
     cores: int
@@ -152,6 +153,9 @@ class Device(BaseModel):
     memory_total: int
     memory_free: int
     memory_for_models: int
+    memory_leased: int = 0
+    memory_measured: int = 0
+    busy_percent: float | None = None
 
 
 class QueuedJob(BaseModel):

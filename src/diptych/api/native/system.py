@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 
+import psutil
 from fastapi import APIRouter
 
 import diptych
 from diptych.api.native.convert import queued_view
-from diptych.api.native.schema import Device, Health, SystemView
-from diptych.api.services import Having, Services
+from diptych.api.native.devices import devices
+from diptych.api.native.schema import Health, SystemView
+from diptych.api.services import Having
 
 router = APIRouter(tags=["system"])
 SHOWN_JOBS = 1000
@@ -23,28 +24,16 @@ async def system(services: Having) -> SystemView:
     queue = await services.dispatcher.queue()
     counts = await asyncio.to_thread(services.store.counts)
     return SystemView(
-        version=diptych.__version__, uptime_seconds=_uptime(), devices=[_cpu(services)],
+        version=diptych.__version__, uptime_seconds=_uptime(), devices=devices(services),
         runners=services.dispatcher.runners(), queue=[queued_view(*item) for item in queue[:SHOWN_JOBS]],
         jobs={state.value: count for state, count in counts.items()})
 
 
 @router.get("/health")
 async def health() -> Health:
-    """That the server answers."""
+    """That the process lives and answers; whether it can take work is for `/ready` to say."""
     return Health(version=diptych.__version__)
 
 
-def _cpu(services: Services) -> Device:
-    import psutil
-
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    memory = psutil.virtual_memory()
-    return Device(
-        name="cpu", cores=cores, threads=services.settings.threads or cores, memory_total=memory.total,
-        memory_free=memory.available, memory_for_models=services.dispatcher.memory_budget)
-
-
 def _uptime() -> float:
-    import psutil
-
     return round(time.time() - psutil.Process().create_time(), 3)

@@ -1,0 +1,1 @@
+"""Seeing the server run: metrics, access log, readiness, and its end in order."""
