@@ -8,18 +8,20 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
+import stat
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from datetime import datetime, timezone
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 LogFormat = Literal["text", "json"]
-FIELDS = ("request_id", "job_id", "runner_id", "model")
-"""What `bound` takes. `fields` of a record's `extra` may have more, such as an access line's status."""
+FIELDS = ("request_id", "job_id", "run_id", "runner_id", "model")
+"""What `bound` and a record's `extra` take. `fields` of `extra` may have more, such as an access line's status."""
 FILE_BYTES = 5_000_000
 FILES_KEPT = 3
 NOISY = ("httpx", "httpcore", "alembic")
@@ -45,9 +47,15 @@ def bound_field(name: str) -> str | None:
     return _bound.get().get(name)
 
 
-def keep_fields(record: logging.LogRecord) -> bool:
-    """Filter of every handler: notes what is known while the line is made, not when it is written."""
-    known: dict[str, Any] = dict(_bound.get())
+def run_fields(run_id: str) -> dict[str, str]:
+    """What a runner's line about a run carries: an attempt of a job is named JOB-ATTEMPT."""
+    job, dash, attempt = run_id.rpartition("-")
+    return {"run_id": run_id, "job_id": job} if dash and attempt.isdecimal() else {"run_id": run_id}
+
+
+def keep_fields(record: logging.LogRecord, always: Mapping[str, str] = MappingProxyType({})) -> bool:
+    """Filter of every handler: notes what is known about the line."""
+    known: dict[str, Any] = {**always, **_bound.get()}
     for name in FIELDS:
         if isinstance(value := getattr(record, name, None), str):
             known[name] = value
@@ -83,6 +91,24 @@ class TextFormatter(logging.Formatter):
         return line
 
 
+class _Console(logging.StreamHandler[TextIO]):
+    """Standard error. With `own_file` it is a file that only this process appends to: that begins anew when it has
+    grown too long."""
+
+    own_file = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self.own_file:
+            with contextlib.suppress(OSError, ValueError):
+                known = os.fstat(self.stream.fileno())
+                if stat.S_ISREG(known.st_mode) and known.st_size > FILE_BYTES:
+                    os.ftruncate(self.stream.fileno(), 0)
+        super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        return
+
+
 class _File(RotatingFileHandler):
     """Loses a line rather than disturb the work: the disk may be full."""
 
@@ -91,18 +117,30 @@ class _File(RotatingFileHandler):
 
 
 @contextlib.contextmanager
-def logging_to(level: int, format: LogFormat, file: Path | None = None) -> Iterator[None]:
+def logging_to(
+    level: int, format: LogFormat, file: Path | None = None, *, own_file: bool = False, **always: str,
+) -> Iterator[None]:
     """Log to standard error in this format, and as JSON into `file`, which is rotated; as before at the end.
+
+    Args:
+        own_file: standard error is a file that only this process appends to; it must not grow for ever.
+        always: fields of every line, whatever thread it comes from.
 
     Raises:
         OSError: the file cannot be opened.
     """
-    console = logging.StreamHandler(sys.stderr)
+    def keep(record: logging.LogRecord) -> bool:
+        return keep_fields(record, always)
+
+    console = _Console(sys.stderr)
+    console.own_file = own_file
     console.setFormatter(JsonFormatter() if format == "json" else TextFormatter())
     handlers: list[logging.Handler] = [console]
     if file is not None:
         handlers.append(_File(file, maxBytes=FILE_BYTES, backupCount=FILES_KEPT, encoding="utf-8"))
         handlers[-1].setFormatter(JsonFormatter())
+    for handler in handlers:
+        handler.addFilter(keep)
     with _installed(logging.getLogger(), handlers, level):
         yield
 
@@ -115,7 +153,6 @@ def _installed(root: logging.Logger, handlers: Sequence[logging.Handler], level:
     for name in NOISY:
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
     for handler in handlers:
-        handler.addFilter(keep_fields)
         root.addHandler(handler)
     try:
         yield

@@ -35,6 +35,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from diptych.core.errors import Conflict, DiptychError, InvalidRequest, TooLarge, Unavailable
 from diptych.core.events import Event, Failed, Finished
+from diptych.core.logs import bound, level_of, logging_to, run_fields
 from diptych.core.protocol import Health, LoadRequest, RunnerState, RunRequest
 from diptych.engines.base import Engine
 from diptych.engines.mailbox import Mailbox
@@ -142,14 +143,16 @@ class RunnerApp:
         if run.id in self._runs:
             raise Conflict(f"run {run.id!r} is already running here", param="id")
         mailbox = self._runs[run.id] = Mailbox(asyncio.get_running_loop())
+        fields = {**run_fields(run.id), "model": run.spec.model, "request_id": request.headers.get("x-request-id")}
         try:
-            # In a thread: an engine may tokenize a long prompt or take a lock before it accepts.
-            await asyncio.to_thread(self._engine.submit, run, mailbox.put)
+            with bound(**fields):
+                # In a thread: an engine may tokenize a long prompt or take a lock before it accepts.
+                await asyncio.to_thread(self._engine.submit, run, mailbox.put)
         except BaseException:
             self._runs.pop(run.id, None)
             mailbox.close()
             raise
-        return _EventStream(self._engine, run, mailbox, lambda: self._runs.pop(run.id, None))
+        return _EventStream(self._engine, run, mailbox, lambda: self._runs.pop(run.id, None), fields)
 
     async def cancel(self, request: Request) -> Response:
         id = request.path_params["id"]
@@ -208,13 +211,23 @@ class _EventStream(Response):
 
     media_type = "application/x-ndjson"
 
-    def __init__(self, engine: Engine, run: RunRequest, mailbox: Mailbox, done: Callable[[], object]) -> None:
+    def __init__(
+        self, engine: Engine, run: RunRequest, mailbox: Mailbox, done: Callable[[], object],
+        fields: dict[str, str | None],
+    ) -> None:
         super().__init__()
         del self.headers["content-length"]
-        self._engine, self._run, self._mailbox, self._done = engine, run, mailbox, done
+        self._engine, self._run, self._mailbox, self._done, self._fields = engine, run, mailbox, done, fields
         self._timed_out = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with bound(**self._fields):
+            began = time.monotonic()
+            log.info("run begins")
+            await self._answer(receive, send)
+            log.info("run ended after %.2f s", time.monotonic() - began)
+
+    async def _answer(self, receive: Receive, send: Send) -> None:
         sender = asyncio.ensure_future(self._send(send))
         watchers = [asyncio.ensure_future(_disconnected(receive)), asyncio.ensure_future(self._watch_time())]
         finished = False
@@ -338,16 +351,18 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m diptych.engines.server", description="One engine behind HTTP.")
     parser.add_argument("--engine", required=True, help="image, llamacpp or package.module:Class")
     parser.add_argument("--log-level", default="info")
+    parser.add_argument("--log-format", choices=["text", "json"], default="text")
+    parser.add_argument("--id", default="", help="names this runner in its log")
     options = parser.parse_args(arguments)
     token = os.environ.pop(TOKEN_VARIABLE, "")
     if not token:
         parser.error(f"the environment variable {TOKEN_VARIABLE} is not set")
-    logging.basicConfig(level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     listener = socket.create_server(("127.0.0.1", 0), backlog=256)
     print(json.dumps({"port": listener.getsockname()[1]}), flush=True)
     os.dup2(2, 1)
-    serve(options.engine, token, listener)
-    logging.shutdown()
+    level = level_of(options.log_level) or logging.INFO
+    with logging_to(level, options.log_format, own_file=bool(options.id), runner_id=options.id):
+        serve(options.engine, token, listener)
     # Not sys.exit: threads of native libraries must not keep a process alive whose work is done.
     os._exit(0)
 

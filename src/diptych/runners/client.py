@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from diptych.core.errors import Unavailable
 from diptych.core.events import Event, Failed, Finished, parse_event
+from diptych.core.logs import bound_field
 from diptych.core.protocol import Health, LoadRequest, RunRequest
 
 CONNECT_SECONDS = 10.0
@@ -80,7 +81,9 @@ class RunnerClient:
         try:
             # No read timeout: a large picture is silent for long. A death is noticed by the broken connection.
             timeout = httpx.Timeout(None, connect=CONNECT_SECONDS)
-            stream = self._http.stream("POST", "/run", content=request.model_dump_json(), timeout=timeout)
+            known = bound_field("request_id")  # so that the runner's lines carry it
+            stream = self._http.stream("POST", "/run", content=request.model_dump_json(), timeout=timeout,
+                                       headers={"x-request-id": known} if known else None)
             async with stream as response:
                 if response.status_code != 200:
                     yield _refused(response.status_code, await response.aread())

@@ -172,8 +172,9 @@ class Launcher:
             with log.open("ab") as file:
                 process = await asyncio.create_subprocess_exec(
                     sys.executable, "-m", "diptych.engines.server", "--engine", engine,
-                    "--log-level", self._settings.log_level, stdin=asyncio.subprocess.PIPE,
-                    stdout=asyncio.subprocess.PIPE, stderr=file, env=runner_environment(token, threads),
+                    "--log-level", self._settings.log_level, "--log-format", "json", "--id", id,
+                    stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=file,
+                    env=runner_environment(token, threads),
                     start_new_session=True)  # so that Ctrl-C in a terminal reaches the gateway alone
         except OSError as error:
             raise Unavailable(f"the runner process could not be started: {error.strerror or error}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from pathlib import Path
 
 KEPT_LOGS = 30
@@ -32,4 +33,13 @@ def last_words(path: Path) -> str:
         return ""
     # Indented lines are a traceback's places in the code; they do not say what happened.
     said = [line.strip() for line in lines if line.strip() and not line.startswith((" ", "\t"))]
-    return said[-1][:MAX_GIST] if said else ""
+    return _message(said[-1])[:MAX_GIST] if said else ""
+
+
+def _message(line: str) -> str:
+    """What a line says: of a JSON line its message and the exception in short; what native code prints is plain."""
+    try:
+        found = json.loads(line)
+        return ": ".join(str(found[name]) for name in ("message", "error") if name in found)
+    except (ValueError, TypeError):
+        return line

@@ -15,6 +15,7 @@ from diptych.core.checks import check, picture_size
 from diptych.core.errors import Conflict, DiptychError, InvalidRequest, Unavailable
 from diptych.core.events import ArtifactReady, Event, Failed, Finished, Queued, Started, TokenDelta
 from diptych.core.jobs import Job, JobState, Priority
+from diptych.core.logs import bound
 from diptych.core.protocol import RunRequest
 from diptych.core.specs import ChatSpec, CompletionSpec, ImageSpec
 from diptych.library import Library
@@ -269,7 +270,8 @@ class Dispatcher:
         execution = Execution(claimed, held, self._store, self._hub, self._settings)
         self._running[job.id] = execution
         held.enter(job.caller, job.spec.count)
-        execution.task = asyncio.create_task(self._run(execution))
+        with bound(job_id=job.id, model=card.id, runner_id=held.runner.id if held.runner else None):
+            execution.task = asyncio.create_task(self._run(execution))
         return True
 
     async def _run(self, execution: Execution) -> None:

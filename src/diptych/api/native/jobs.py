@@ -19,7 +19,8 @@ from diptych.api.native.convert import artifact_view, event_view, job_request, j
 from diptych.api.native.schema import ArtifactList, JobList, JobRequest, JobView
 from diptych.api.services import Caller, Having, Services, services_of
 from diptych.api.streams import EventStream, sse
-from diptych.core.errors import DiptychError, NotFound
+from diptych.core.errors import DiptychError, NotFound, Unavailable
+from diptych.core.events import Event, Failed, Finished
 from diptych.core.jobs import Artifact, Job, JobState
 
 router = APIRouter(prefix="/api", tags=["jobs"])
@@ -84,22 +85,27 @@ async def cancel_by_delete(services: Having, id: str) -> JobView:
 async def events(services: Having, id: str) -> Response:
     """Server-sent events: where the job stands now, then all that happens until it has ended.
 
-    `queued`, `started`, `progress`, `preview`, `artifact`, `metrics`, and one of `finished` and `failed` at the end.
+    `queued`, `started`, `progress`, `preview`, `artifact`, `metrics`, and one of `finished` and `failed` at the end;
+    `error` where the server ends before the job does.
     """
     await job_of(services, id)
 
     async def source() -> AsyncGenerator[str, None]:
+        last: Event | None = None
         async with contextlib.aclosing(services.dispatcher.events(id)) as stream:
-            async for event in stream:
-                values = event_view(id, event)
+            async for last in stream:
+                values = event_view(id, last)
                 yield sse(values, event=values["type"])
+        if not isinstance(last, (Finished, Failed)):
+            yield sse({"type": "error", **server_ends().body()}, event="error")
 
     return EventStream(source())
 
 
 @router.websocket("/jobs/{id}/events/ws")
 async def events_over_websocket(socket: WebSocket, id: str) -> None:
-    """The same events, each a text message of JSON. Closes with 1000 after the last; 4404: no such job."""
+    """The same events, each a text message of JSON. Closes with 1000 after the last; 4404: no such job; 1012: the
+    server ends."""
     services = services_of(socket)
     await socket.accept()
     try:
@@ -120,10 +126,20 @@ async def events_over_websocket(socket: WebSocket, id: str) -> None:
 
 async def _send(socket: WebSocket, services: Services, id: str) -> None:
     with contextlib.suppress(WebSocketDisconnect):
+        last: Event | None = None
         async with contextlib.aclosing(services.dispatcher.events(id)) as stream:
-            async for event in stream:
-                await socket.send_json(event_view(id, event))
-        await socket.close(1000)
+            async for last in stream:
+                await socket.send_json(event_view(id, last))
+        if isinstance(last, (Finished, Failed)):
+            await socket.close(1000)
+            return
+        await socket.send_json({"type": "error", **server_ends().body()})
+        await socket.close(1012)
+
+
+def server_ends() -> DiptychError:
+    """What those are told who follow a job when the server ends before it."""
+    return Unavailable("the server ends; the job goes on when it starts again", code="server_ending")
 
 
 async def _hear(socket: WebSocket) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 
@@ -12,6 +13,7 @@ from diptych.core.jobs import Job
 from diptych.schedule.execution import Execution
 from diptych.schedule.hub import Hub
 
+log = logging.getLogger("diptych.jobs")
 PANEL = "image"
 """Every durable job makes pictures so far."""
 
@@ -58,6 +60,7 @@ class _Attempt:
         # What earlier attempts made is told as done from the start.
         self._steps = job.spec.steps * len(job.artifacts)
         metrics.attempts.labels(PANEL, self._model).inc()
+        self._say("attempt %d of %d begins", job.attempts, job.max_attempts)
         if job.attempts == 1:
             metrics.waiting_seconds.labels(PANEL, job.priority.value).observe(_waited(job))
 
@@ -78,7 +81,15 @@ class _Attempt:
             self._over(_ended(metrics, event))
 
     def _over(self, outcome: str) -> None:
-        self._metrics.running_seconds.labels(PANEL, outcome).observe(time.monotonic() - self._began)
+        seconds = time.monotonic() - self._began
+        self._metrics.running_seconds.labels(PANEL, outcome).observe(seconds)
+        self._say("attempt %d %s after %.2f s", self._execution.job.attempts, outcome, seconds)
+
+    def _say(self, message: str, *values: object) -> None:
+        runner = self._execution.held.runner
+        log.info(message, *values, extra={
+            "job_id": self._execution.job.id, "model": self._execution.job.spec.model,
+            "runner_id": runner.id if runner is not None else None})
 
 
 def _ended(metrics: Metrics, event: Finished | Failed) -> str:

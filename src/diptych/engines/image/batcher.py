@@ -17,6 +17,7 @@ import torch
 
 from diptych.core.errors import Conflict, DiptychError, Unavailable
 from diptych.core.events import Event, Failed, Finished, Metrics, Preview
+from diptych.core.logs import run_fields
 from diptych.engines.image.model import ImageModel
 from diptych.engines.image.png import base64_png
 from diptych.engines.image.preview import LatentPreview
@@ -257,7 +258,7 @@ class Batcher:
 
     def _fail(self, run: Run, error: Exception) -> None:
         if not isinstance(error, DiptychError):
-            log.error("run %s failed", run.id, exc_info=error)
+            log.error("run %s failed", run.id, exc_info=error, extra=run_fields(run.id))
         self._end(run, failure(error))
 
 

@@ -17,6 +17,7 @@ from diptych.core.checks import picture_seed
 from diptych.core.errors import JobFailed
 from diptych.core.events import ArtifactReady, Event, Progress
 from diptych.core.infotext import build_text_chunks
+from diptych.core.logs import run_fields
 from diptych.core.specs import ImageSpec
 from diptych.engines.image.model import Contexts
 from diptych.engines.image.png import write_png
@@ -112,7 +113,7 @@ class Run:
         try:
             self.emit(event)
         except Exception:
-            log.exception("nobody takes the events of run %s", self.id)
+            log.exception("nobody takes the events of run %s", self.id, extra=run_fields(self.id))
             self.cancelled = True
 
     def seed_of(self, index: int) -> int:

@@ -15,6 +15,7 @@ import xllamacpp
 from diptych.core.cards import Card
 from diptych.core.errors import Conflict, InvalidRequest, Unavailable
 from diptych.core.events import Failed
+from diptych.core.logs import run_fields
 from diptych.core.protocol import LoadRequest, RunRequest
 from diptych.core.specs import ChatSpec, CompletionSpec
 from diptych.engines.base import Emit
@@ -111,7 +112,7 @@ class LlamaCppEngine:
         except (RuntimeError, ValueError) as error:
             failed = _refusal(error)
         except Exception as error:
-            log.exception("run %s", id)
+            log.exception("run %s", id, extra=run_fields(id))
             failed = Failed(message=f"the text engine failed: {type(error).__name__}", code="engine_failed")
         with self._lock:
             self._runs.pop(id, None)
