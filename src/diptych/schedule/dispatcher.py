@@ -26,7 +26,8 @@ from diptych.schedule.fairness import order_heads, serving_order
 from diptych.schedule.hub import Hub
 from diptych.schedule.pool import Held, RunnerInfo, RunnerPool
 from diptych.settings import Settings
-from diptych.store.jobs import JobStore
+from diptych.store.jobs import JobStore, new_id
+from diptych.store.lines import Waiting
 from diptych.store.measurements import Measurements
 
 LOOK_SECONDS = 5.0
@@ -54,7 +55,8 @@ class Dispatcher:
         self._served: dict[str, int] = {}
         self._turn = 0
         self._speeds: dict[tuple[str, str], float] = {}
-        self._retried: dict[str, float] = {}
+        self._wanted: dict[str, float] = {}
+        self._began = time.monotonic()
         self._main: asyncio.Task[None] | None = None
         self._stopping = False
         self._draining = False
@@ -115,8 +117,10 @@ class Dispatcher:
         width, height = picture_size(spec, card)
         seed = secrets.randbelow(2**32) if spec.seed < 0 else spec.seed
         spec = spec.model_copy(update={"width": width, "height": height, "seed": seed, "model": card.id})
+        id = new_id()
+        self._wanted[id] = time.monotonic()
         job = await asyncio.to_thread(
-            self._store.submit, spec, caller=caller, priority=priority, limit=self._settings.max_queued_jobs,
+            self._store.submit, spec, id=id, caller=caller, priority=priority, limit=self._settings.max_queued_jobs,
             timeout_seconds=self._settings.job_timeout_seconds, max_attempts=self._settings.job_max_attempts)
         self._wake.set()
         return job
@@ -245,8 +249,8 @@ class Dispatcher:
         """Start the first queued job that can start now; False when none can."""
         for job in order_heads(await asyncio.to_thread(self._store.heads), self._served):
             try:
-                card = await asyncio.to_thread(self._library.get, job.spec.model)
-                held = self._pool.want(card, self._retried.get(job.id, job.created_at.timestamp()))
+                card = await asyncio.to_thread(self._library.get, job.model)
+                held = self._pool.want(card, self._wanted.get(job.id, self._began))
             except DiptychError as error:
                 await self._refuse(job, error)
                 return True
@@ -254,22 +258,22 @@ class Dispatcher:
                 return await self._begin(job, card, held)
         return False
 
-    def _room(self, held: Held, job: Job) -> bool:
+    def _room(self, held: Held, job: Waiting) -> bool:
         """Enough work to fill the runner's batch, and always a place for a caller who has none there."""
         users = held.users
         full = held.pictures >= self._settings.image_batch or users.total() >= JOBS_PER_RUNNER
         return not self._pool.draining(held.card.id) and (not full or job.caller not in users)
 
-    async def _begin(self, job: Job, card: Card, held: Held) -> bool:
+    async def _begin(self, job: Waiting, card: Card, held: Held) -> bool:
         claimed = await asyncio.to_thread(self._store.claim, job.id)
         if claimed is None:
             return True
-        self._retried.pop(job.id, None)
+        self._wanted.pop(job.id, None)
         self._turn += 1
         self._served[job.caller] = self._turn
         execution = Execution(claimed, held, self._store, self._hub, self._settings)
         self._running[job.id] = execution
-        held.enter(job.caller, job.spec.count)
+        held.enter(job.caller, claimed.spec.count)
         with bound(job_id=job.id, model=card.id, runner_id=held.runner.id if held.runner else None):
             execution.task = asyncio.create_task(self._run(execution))
         return True
@@ -299,17 +303,17 @@ class Dispatcher:
                 self._speeds[key] = await asyncio.to_thread(
                     self._measurements.record, key[0], "step_seconds", key[1], seconds)
 
-    async def _refuse(self, job: Job, error: DiptychError) -> None:
+    async def _refuse(self, job: Waiting, error: DiptychError) -> None:
         """End a job whose model is gone or could not be loaded. Where the runner died of it, the job has its other
         attempts."""
         claimed = await asyncio.to_thread(self._store.claim, job.id)
         if claimed is None:
             return
         if error.code == "runner_died" and claimed.attempts < claimed.max_attempts:
-            self._retried[job.id] = time.time()
+            self._wanted[job.id] = time.monotonic()
             await asyncio.to_thread(self._store.requeue, job.id, attempt=claimed.attempts)
             return
-        self._retried.pop(job.id, None)
+        self._wanted.pop(job.id, None)
         await asyncio.to_thread(
             self._store.finish, job.id, JobState.FAILED, attempt=claimed.attempts, error=error.message,
             status=error.status)

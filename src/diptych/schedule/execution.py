@@ -122,7 +122,8 @@ class Execution:
     async def _keep(self, event: ArtifactReady) -> ArtifactReady:
         path = _inside(event.path, self._settings.artifacts_dir)
         await asyncio.to_thread(
-            self._store.add_artifact, self.job.id, event.index, path, media_type=event.media_type, seed=event.seed,
+            self._store.add_artifact, self.job.id, event.index, path, attempt=self.job.attempts,
+            media_type=event.media_type, seed=event.seed,
             width=event.width, height=event.height)
         self._made.add(event.index)
         return event.model_copy(update={"path": path})

@@ -4,13 +4,28 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol, TypeVar
 
 from diptych.core.jobs import Job, Priority
 
 CLASSES: tuple[Priority, ...] = (Priority.INTERACTIVE, Priority.BATCH, Priority.TRAINING)
 
 
-def order_heads(heads: Iterable[Job], served: Mapping[str, int]) -> list[Job]:
+class Queued(Protocol):
+    """As much of a waiting job as its turn depends on."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def priority(self) -> Priority: ...
+    @property
+    def caller(self) -> str: ...
+
+
+Item = TypeVar("Item", bound=Queued)
+
+
+def order_heads(heads: Iterable[Item], served: Mapping[str, int]) -> list[Item]:
     """Candidates for the next free place: by class, then the caller who was served longest ago, then by arrival.
 
     Args:

@@ -148,8 +148,8 @@ class RunnerPool:
         """The runner of `card` if it is ready; otherwise what is needed for that begins, as far as the plan allows.
 
         Args:
-            since: when the caller began to want it, as `time.time()`. A load that failed later is told to all who
-                waited for it; who comes after that has it tried again.
+            since: when the caller began to want it, as `time.monotonic()` (the time of day may jump). A load that
+                failed later is told to all who waited for it; who comes after that has it tried again.
 
         Raises:
             DiptychError: it can never fit, or its load failed.
@@ -184,7 +184,7 @@ class RunnerPool:
     async def acquire(self, card: Card, caller: str, slots: int) -> Held:
         """Wait for a place on a ready runner; pair with `release`. Of those who wait, the caller with the fewest
         places goes first, then who came first. Raises as `want` does."""
-        since, line = time.time(), self._lines.setdefault(card.id, [])
+        since, line = time.monotonic(), self._lines.setdefault(card.id, [])
         ticket = _Ticket(caller)
         line.append(ticket)
         try:
@@ -211,7 +211,7 @@ class RunnerPool:
 
     async def load(self, card: Card) -> RunnerInfo:
         """Have `card` ready."""
-        since = time.time()
+        since = time.monotonic()
         while (held := self.want(card, since)) is None:
             await self.wait_changed()
         await self._look(held)
@@ -257,7 +257,7 @@ class RunnerPool:
             if not known:
                 log.exception("model %s could not be loaded", card.id)
             self._failures[card.id] = error if isinstance(error, DiptychError) else Unavailable(
-                f"model {card.id!r} could not be loaded: {type(error).__name__}"), time.time()
+                f"model {card.id!r} could not be loaded: {type(error).__name__}"), time.monotonic()
             self._forget(held)
             return
         if self._held.get(card.id) is not held:  # unloaded while it was loading

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,16 @@ from typing import Any
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, select, table, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.sql import column
 
 from diptych.core.errors import Unavailable
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest migration; a test holds it against the migrations folder. Known here so that a start that finds an
 up-to-date database need not import Alembic."""
 BUSY_MILLISECONDS = 10_000
+CONNECT_SECONDS = 5
 _READ_ONLY = "diptych_read_only"
 
 
@@ -28,14 +31,20 @@ class Database:
 
     def __init__(self, url: str) -> None:
         try:
-            self.engine: Engine = create_engine(make_url(url), pool_pre_ping=not url.startswith("sqlite"))
+            self.engine: Engine = _engine(url)
         except (ArgumentError, NoSuchModuleError, ImportError) as error:
             # The URL itself is not told: it may hold a password.
             raise Unavailable(
                 f"database_url is no SQLAlchemy URL of a database that can be used here "
                 f"({str(error).splitlines()[0] if isinstance(error, NoSuchModuleError) else type(error).__name__}); "
                 "an example: sqlite:////folder/diptych.sqlite3", param="database_url", code="database") from error
+        if self.engine.dialect.name not in ("sqlite", "postgresql"):
+            raise Unavailable(
+                f"database_url names {self.engine.dialect.name!r}; Diptych uses SQLite, as in "
+                "sqlite:////folder/diptych.sqlite3, or PostgreSQL, as in postgresql+psycopg://user:password@host/name",
+                param="database_url", code="database")
         self.is_sqlite = self.engine.dialect.name == "sqlite"
+        self._writing = threading.Lock()
         if self.is_sqlite:
             event.listen(self.engine, "connect", _set_up_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
@@ -43,8 +52,21 @@ class Database:
     @contextlib.contextmanager
     def write(self) -> Iterator[Connection]:
         """A transaction that may write. Raises Unavailable when the database is locked, full or gone."""
-        with _told(), self.engine.begin() as connection:
+        with self._turn(), _told(), self.engine.begin() as connection:
             yield connection
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        """SQLite has one writer at a time; its own way of waiting for the other sleeps too long and starves some."""
+        if not self.is_sqlite:
+            yield
+            return
+        if not self._writing.acquire(timeout=BUSY_MILLISECONDS / 1000):
+            raise Unavailable("the database could not be used: it is locked", code="database")
+        try:
+            yield
+        finally:
+            self._writing.release()
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Connection]:
@@ -94,6 +116,17 @@ def _told() -> Iterator[None]:
     except DBAPIError as error:
         reason = str(error.orig).strip().splitlines()[0] if error.orig else type(error).__name__
         raise Unavailable(f"the database could not be used: {reason}", code="database") from error
+    except PoolTimeout as error:
+        raise Unavailable("the database could not be used: all connections are busy", code="database") from error
+
+
+def _engine(url: str) -> Engine:
+    made = make_url(url)
+    if made.get_backend_name() != "postgresql":
+        return create_engine(made, pool_pre_ping=not url.startswith("sqlite"))
+    # Who waits longer for a lock or an answer is told so, and tries again.
+    arguments = {"connect_timeout": CONNECT_SECONDS, "options": f"-c lock_timeout={BUSY_MILLISECONDS}"}
+    return create_engine(made, pool_pre_ping=True, pool_timeout=CONNECT_SECONDS, connect_args=arguments)
 
 
 def _set_up_sqlite(connection: Any, record: Any) -> None:

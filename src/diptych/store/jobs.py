@@ -3,39 +3,38 @@
 from __future__ import annotations
 
 import json
-import secrets
-import time
-from collections.abc import Iterable, Sequence
-from datetime import datetime, timezone
+from collections.abc import Iterable
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, func, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, func, select, update
 from sqlalchemy.engine import RowMapping
 
-from diptych.core.errors import NotFound, TooLarge
+from diptych.core.errors import Conflict, NotFound
 from diptych.core.jobs import Artifact, Job, JobState, Priority
 from diptych.core.specs import ImageSpec
 from diptych.store.database import Database
-from diptych.store.tables import artifacts, jobs
-
-
-def now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="microseconds")
-
-
-def new_id() -> str:
-    """32 hexadecimal digits that sort by time: 12 of milliseconds, 20 random."""
-    return f"{int(time.time() * 1000):012x}{secrets.token_hex(10)}"
-
+from diptych.store.intake import Entry, Intake
+from diptych.store.lines import QueueReader, change_of, count, size_of
+from diptych.store.records import artifact_of, one_job, with_artifacts
+from diptych.store.records import new_id as new_id
+from diptych.store.records import now as now
+from diptych.store.tables import IS_QUEUED, IS_RUNNING, artifacts, gateways, jobs
 
 Jobs = list[Job]
 
 
-class JobStore:
-    """Jobs and their artifacts in one database."""
+class JobStore(QueueReader):
+    """Jobs and their artifacts in one database.
+
+    `owner` is who claims jobs through this object. Only the owner of a running job, in the attempt that it claimed,
+    can change it (progress, artifacts, end): whoever was taken for dead and lives on changes nothing.
+    """
 
     def __init__(self, url: str) -> None:
         self.database = Database(url)
+        self.owner = new_id()
+        self._intake = Intake(self.database)
 
     def migrate(self) -> None:
         self.database.migrate()
@@ -45,28 +44,32 @@ class JobStore:
 
     def submit(
         self, spec: ImageSpec, *, caller: str, priority: Priority, timeout_seconds: float, max_attempts: int,
-        limit: int,
+        limit: int, id: str | None = None,
     ) -> Job:
-        """Accept a job. When this returns, it is on disk.
+        """Accept a job, under an id that the caller may have drawn with `new_id`. When this returns, it is on disk.
 
         Raises:
             TooLarge: `limit` jobs are queued already.
         """
-        id = new_id()
-        with self.database.write() as connection:
-            queued = connection.scalar(_count(jobs.c.state == JobState.QUEUED.value)) or 0
-            if queued >= limit:
-                raise TooLarge(f"the queue is full: {queued} jobs wait, at most {limit} may", code="queue_full")
-            connection.execute(jobs.insert().values(
-                id=id, state=JobState.QUEUED.value, priority=priority.value, caller=caller, model=spec.model,
-                spec=spec.model_dump_json(), max_attempts=max_attempts, timeout_seconds=timeout_seconds,
-                created_at=now()))
-            return _one(connection, id)
+        id, created_at = id or new_id(), now()
+        self._intake.put(Entry({
+            "id": id, "state": JobState.QUEUED.value, "priority": priority.value, "caller": caller,
+            "model": spec.model, "spec": spec.model_dump_json(), "max_attempts": max_attempts,
+            "timeout_seconds": timeout_seconds, "created_at": created_at, **size_of(spec)}, limit))
+        return Job(id=id, state=JobState.QUEUED, priority=priority, caller=caller, spec=spec, attempts=0,
+                   max_attempts=max_attempts, timeout_seconds=timeout_seconds,
+                   created_at=datetime.fromisoformat(created_at))
 
     def get(self, id: str) -> Job:
         """Raises NotFound."""
         with self.database.read() as connection:
-            return _one(connection, id)
+            return one_job(connection, id)
+
+    def get_many(self, ids: Iterable[str]) -> Jobs:
+        """Those of them that there are, with their artifacts."""
+        with self.database.read() as connection:
+            rows = connection.execute(select(jobs).where(jobs.c.id.in_(list(ids)))).mappings().all()
+            return with_artifacts(connection, rows)
 
     def list(
         self, *, state: JobState | None = None, limit: int = 100, before: str | None = None, caller: str | None = None,
@@ -80,48 +83,45 @@ class JobStore:
         if before is not None:
             query = query.where(jobs.c.seq < select(jobs.c.seq).where(jobs.c.id == before).scalar_subquery())
         with self.database.read() as connection:
-            return _with_artifacts(connection, connection.execute(query).mappings().all())
-
-    def queued(self) -> Jobs:
-        """All queued jobs in the order of their arrival, without artifacts."""
-        query = select(jobs).where(jobs.c.state == JobState.QUEUED.value).order_by(jobs.c.seq)
-        with self.database.read() as connection:
-            return [_job(row, ()) for row in connection.execute(query).mappings()]
-
-    def heads(self) -> Jobs:
-        """For every priority, caller and model, the queued job that came first."""
-        keys = (jobs.c.priority, jobs.c.caller, jobs.c.model)
-        first = select(func.min(jobs.c.seq)).where(jobs.c.state == JobState.QUEUED.value).group_by(*keys)
-        with self.database.read() as connection:
-            rows = connection.execute(select(jobs).where(jobs.c.seq.in_(first)).order_by(jobs.c.seq)).mappings()
-            return [_job(row, ()) for row in rows]
+            return with_artifacts(connection, connection.execute(query).mappings().all())
 
     def claim(self, id: str) -> Job | None:
-        """Take a queued job to run: counts the attempt before it begins. None when it is no longer queued."""
+        """Take a queued job to run: counts the attempt before it begins. None when it is no longer queued, or when
+        another gateway takes it this moment."""
         with self.database.write() as connection:
-            changed = connection.execute(
-                update(jobs).where(jobs.c.id == id, jobs.c.state == JobState.QUEUED.value).values(
-                    state=JobState.RUNNING.value, attempts=jobs.c.attempts + 1, started_at=now()))
-            return _one(connection, id) if changed.rowcount == 1 else None
+            row = connection.execute(_CLAIM[self.database.is_sqlite], {
+                "job": id, "me": self.owner, "begun": now()}).mappings().one_or_none()
+            if row is None:
+                return None
+            count(connection, [change_of(row, -1)])
+            return with_artifacts(connection, [row])[0]
 
     def progress(self, id: str, fraction: float) -> None:
         with self.database.write() as connection:
-            connection.execute(_running(id).values(progress=min(max(fraction, 0.0), 1.0)))
+            connection.execute(self._mine(id).values(progress=min(max(fraction, 0.0), 1.0)))
 
     def add_artifact(
-        self, job_id: str, index: int, path: str, *, media_type: str = "image/png", seed: int | None = None,
-        width: int | None = None, height: int | None = None,
+        self, job_id: str, index: int, path: str, *, attempt: int, media_type: str = "image/png",
+        seed: int | None = None, width: int | None = None, height: int | None = None,
     ) -> Artifact:
         """Record a finished file. A second one of the same job and index changes nothing. `path` is relative to the
-        artifacts folder."""
+        artifacts folder.
+
+        Raises:
+            Conflict: the job does not run in this attempt, or not here (any more).
+        """
         id = f"{job_id}-{index}"
         with self.database.write() as connection:
+            held = select(jobs.c.seq).where(
+                jobs.c.id == job_id, IS_RUNNING, jobs.c.owner == self.owner, jobs.c.attempts == attempt)
+            if connection.scalar(held.with_for_update()) is None:
+                raise Conflict(f"job {job_id!r} does not run here in attempt {attempt}", code="not_owner")
             if connection.scalar(select(artifacts.c.id).where(artifacts.c.id == id)) is None:
                 connection.execute(artifacts.insert().values(
                     id=id, job_id=job_id, position=index, path=path, media_type=media_type, seed=seed, width=width,
                     height=height, created_at=now()))
             row = connection.execute(select(artifacts).where(artifacts.c.id == id)).mappings().one()
-            return _artifact(row)
+            return artifact_of(row)
 
     def artifact(self, id: str) -> Artifact:
         """Raises NotFound."""
@@ -129,99 +129,102 @@ class JobStore:
             row = connection.execute(select(artifacts).where(artifacts.c.id == id)).mappings().one_or_none()
         if row is None:
             raise NotFound(f"there is no artifact {id[:100]!r}", param="id")
-        return _artifact(row)
+        return artifact_of(row)
 
     def finish(
         self, id: str, state: JobState, *, attempt: int, error: str | None = None, status: int | None = None,
         metrics: dict[str, float] | None = None,
     ) -> bool:
-        """End a running job. False, and nothing changed, unless it runs in this very attempt."""
+        """End a running job. False, and nothing changed, unless it runs here in this very attempt."""
         values: dict[str, Any] = {
             "state": state.value, "error": error, "error_status": status, "finished_at": now(),
             "metrics": json.dumps(metrics or {})}
         if state is JobState.SUCCEEDED:
             values["progress"] = 1.0
         with self.database.write() as connection:
-            done = connection.execute(_running(id).where(jobs.c.attempts == attempt).values(**values))
-            return done.rowcount == 1
+            return connection.execute(self._mine(id).where(jobs.c.attempts == attempt).values(**values)).rowcount == 1
 
     def requeue(self, id: str, *, attempt: int, uncount: bool = False) -> bool:
-        """Put a running job back, in its old place. `uncount`: the attempt was not the job's fault (a shutdown)."""
-        attempts = jobs.c.attempts - 1 if uncount else jobs.c.attempts
+        """Put a running job back, in its old place. `uncount`: the attempt was not the job's fault (a shutdown).
+        False, and nothing changed, unless it runs here in this very attempt."""
         with self.database.write() as connection:
-            done = connection.execute(_running(id).where(jobs.c.attempts == attempt).values(
-                state=JobState.QUEUED.value, attempts=attempts, started_at=None))
-            return done.rowcount == 1
+            row = connection.execute(self._mine(id).where(jobs.c.attempts == attempt).values(
+                **_back(uncount)).returning(*_LINE)).mappings().one_or_none()
+            if row is not None:
+                count(connection, [change_of(row, 1)])
+            return row is not None
 
     def request_cancel(self, id: str) -> Job:
-        """Cancel a queued job; note the wish on a running one. Raises NotFound."""
+        """Cancel a queued job; note the wish on a running one, for whoever runs it. Raises NotFound."""
         with self.database.write() as connection:
-            connection.execute(
-                update(jobs).where(jobs.c.id == id, jobs.c.state == JobState.QUEUED.value).values(
+            held = select(jobs.c.state, *_LINE).where(jobs.c.id == id).with_for_update()
+            row = connection.execute(held).mappings().one_or_none()
+            if row is not None and row["state"] == JobState.QUEUED.value:
+                connection.execute(update(jobs).where(jobs.c.id == id).values(
                     state=JobState.CANCELLED.value, cancel_requested=True, finished_at=now()))
-            connection.execute(_running(id).values(cancel_requested=True))
-            return _one(connection, id)
+                count(connection, [change_of(row, -1)])
+            elif row is not None and row["state"] == JobState.RUNNING.value:
+                connection.execute(update(jobs).where(jobs.c.id == id).values(cancel_requested=True))
+            return one_job(connection, id)
+
+    def running_here(self) -> dict[str, tuple[int, bool]]:
+        """All jobs that this owner holds: the attempt, and whether a cancel is asked for."""
+        query = select(jobs.c.id, jobs.c.attempts, jobs.c.cancel_requested).where(
+            IS_RUNNING, jobs.c.owner == self.owner)
+        with self.database.read() as connection:
+            return {id: (attempt, bool(cancel)) for id, attempt, cancel in connection.execute(query)}
 
     def recover(self) -> tuple[int, int]:
-        """After a crash: what was running is queued again, or failed if its attempts are used up, or cancelled if
-        that was asked for. `(queued again, ended)`."""
-        running = jobs.c.state == JobState.RUNNING.value
+        """Take back what gateways ran that are no more: it is queued again, or failed if its attempts are used up, or
+        cancelled if that was asked for. `(queued again, ended)`."""
+        living = select(gateways.c.id)
         with self.database.write() as connection:
-            cancelled = connection.execute(update(jobs).where(running, jobs.c.cancel_requested).values(
-                state=JobState.CANCELLED.value, finished_at=now()))
-            failed = connection.execute(update(jobs).where(running, jobs.c.attempts >= jobs.c.max_attempts).values(
-                state=JobState.FAILED.value, finished_at=now(), error_status=503,
-                error="the server ended during each of its attempts to run this job"))
-            queued = connection.execute(update(jobs).where(running).values(
-                state=JobState.QUEUED.value, started_at=None))
-            return queued.rowcount, cancelled.rowcount + failed.rowcount
+            return give_back(connection, jobs.c.owner.is_(None) | jobs.c.owner.not_in(living))
 
     def counts(self) -> dict[JobState, int]:
         with self.database.read() as connection:
             rows = connection.execute(select(jobs.c.state, func.count()).group_by(jobs.c.state)).all()
-        found = {JobState(state): count for state, count in rows}
+        found = {JobState(state): number for state, number in rows}
         return {state: found.get(state, 0) for state in JobState}
 
-    def queue_lengths(self) -> dict[Priority, int]:
-        """How many jobs wait, by class."""
-        query = select(jobs.c.priority, func.count()).where(jobs.c.state == JobState.QUEUED.value).group_by(
-            jobs.c.priority)
-        with self.database.read() as connection:
-            found = {Priority(priority): count for priority, count in connection.execute(query)}
-        return {priority: found.get(priority, 0) for priority in Priority}
+    def _mine(self, id: str) -> Any:
+        return update(jobs).where(jobs.c.id == id, IS_RUNNING, jobs.c.owner == self.owner)
 
 
-def _count(condition: ColumnElement[bool]) -> Any:
-    return select(func.count()).select_from(jobs).where(condition)
+def give_back(connection: Connection, whose: ColumnElement[bool], *, uncount: bool = False) -> tuple[int, int]:
+    """Settle the running jobs for which `whose` holds, as `JobStore.recover` says. `uncount`: their gateway was told
+    to end, which was not their fault."""
+    rows = connection.execute(
+        select(jobs).where(IS_RUNNING, whose).order_by(jobs.c.seq).with_for_update()).mappings().all()
+    again = [row for row in rows if not row["cancel_requested"] and (uncount or row["attempts"] < row["max_attempts"])]
+    seqs = {row["seq"] for row in again}
+    for row in rows:
+        values = _back(uncount) if row["seq"] in seqs else _over(row)
+        connection.execute(update(jobs).where(jobs.c.seq == row["seq"]).values(**values))
+    count(connection, [change_of(row, 1) for row in again])
+    return len(again), len(rows) - len(again)
 
 
-def _running(id: str) -> Any:
-    return update(jobs).where(jobs.c.id == id, jobs.c.state == JobState.RUNNING.value)
+def _back(uncount: bool) -> dict[str, Any]:
+    attempts = jobs.c.attempts - 1 if uncount else jobs.c.attempts
+    return {"state": JobState.QUEUED.value, "attempts": attempts, "started_at": None, "owner": None}
 
 
-def _one(connection: Connection, id: str) -> Job:
-    row = connection.execute(select(jobs).where(jobs.c.id == id)).mappings().one_or_none()
-    if row is None:
-        raise NotFound(f"there is no job {id[:100]!r}", param="id")
-    return _with_artifacts(connection, [row])[0]
+def _over(row: RowMapping) -> dict[str, Any]:
+    if row["cancel_requested"]:
+        return {"state": JobState.CANCELLED.value, "finished_at": now()}
+    return {"state": JobState.FAILED.value, "finished_at": now(), "error_status": 503,
+            "error": "the server ended during each of its attempts to run this job"}
 
 
-def _with_artifacts(connection: Connection, rows: Sequence[RowMapping]) -> list[Job]:
-    """Jobs with their artifacts, from two queries for all of them."""
-    ids = [row["id"] for row in rows]
-    found: dict[str, list[Artifact]] = {id: [] for id in ids}
-    query = select(artifacts).where(artifacts.c.job_id.in_(ids)).order_by(artifacts.c.position)
-    for row in connection.execute(query).mappings():
-        found[row["job_id"]].append(_artifact(row))
-    return [_job(row, found[row["id"]]) for row in rows]
+def _claim(is_sqlite: bool) -> Any:
+    wanted = select(jobs.c.seq).where(jobs.c.id == bindparam("job"), IS_QUEUED)
+    if not is_sqlite:
+        wanted = wanted.with_for_update(skip_locked=True)
+    return update(jobs).where(jobs.c.seq == wanted.scalar_subquery(), IS_QUEUED).values(
+        state=JobState.RUNNING.value, attempts=jobs.c.attempts + 1, started_at=bindparam("begun"),
+        owner=bindparam("me")).returning(*jobs.c)
 
 
-def _job(row: RowMapping, files: Iterable[Artifact]) -> Job:
-    values = {key: row[key] for key in Job.model_fields if key in row and key not in ("spec", "metrics")}
-    return Job(**values, spec=ImageSpec.model_validate_json(row["spec"]), metrics=json.loads(row["metrics"]),
-               artifacts=tuple(files))
-
-
-def _artifact(row: RowMapping) -> Artifact:
-    values = dict(row)
-    return Artifact(index=values.pop("position"), **values)
+_LINE = (jobs.c.priority, jobs.c.caller, jobs.c.model, jobs.c.shape, jobs.c.pictures, jobs.c.steps)
+_CLAIM = {True: _claim(True), False: _claim(False)}

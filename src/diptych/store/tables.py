@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, Float, ForeignKey, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    literal_column,
+)
 
 metadata = MetaData(naming_convention={
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -30,9 +43,42 @@ jobs = Table(
     Column("created_at", String(32), nullable=False),
     Column("started_at", String(32)),
     Column("finished_at", String(32)),
+    Column("owner", String(32)),
+    Column("shape", String(100), nullable=False, server_default=""),
+    Column("pictures", Integer, nullable=False, server_default="1"),
+    Column("steps", Integer, nullable=False, server_default="0"),
 )
-Index(None, jobs.c.state, jobs.c.priority, jobs.c.caller, jobs.c.seq)
+IS_QUEUED = jobs.c.state == literal_column("'queued'")
+"""Spelled out, not bound: only so can a planner see that the partial indexes below hold what is asked for."""
+IS_RUNNING = jobs.c.state == literal_column("'running'")
+Index("ix_jobs_line", jobs.c.priority, jobs.c.caller, jobs.c.model, jobs.c.seq,
+      sqlite_where=IS_QUEUED, postgresql_where=IS_QUEUED)
+Index("ix_jobs_turn", jobs.c.priority, jobs.c.caller, jobs.c.seq, sqlite_where=IS_QUEUED, postgresql_where=IS_QUEUED)
+Index("ix_jobs_running", jobs.c.owner, sqlite_where=IS_RUNNING, postgresql_where=IS_RUNNING)
+Index(None, jobs.c.state, jobs.c.seq)
 Index(None, jobs.c.caller, jobs.c.seq)
+
+queue_lines = Table(
+    "queue_lines", metadata,
+    Column("priority", String(16), primary_key=True),
+    Column("caller", String(200), primary_key=True),
+    Column("model", String(300), primary_key=True),
+    Column("shape", String(100), primary_key=True),
+    Column("queued", BigInteger, nullable=False),
+    Column("pictures", BigInteger, nullable=False),
+    Column("steps", BigInteger, nullable=False),
+)
+"""What waits, counted, so that nobody has to count the jobs. Changed in the transaction that changes a job's state."""
+
+gateways = Table(
+    "gateways", metadata,
+    Column("id", String(32), primary_key=True),
+    Column("name", String(300), nullable=False),
+    Column("beat", BigInteger, nullable=False),
+    Column("leaving", Boolean, nullable=False),
+    Column("started_at", String(32), nullable=False),
+)
+"""Who runs jobs. `beat` is a count, not a time: each gateway judges it by its own monotonic clock."""
 
 artifacts = Table(
     "artifacts", metadata,
