@@ -7,12 +7,31 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Panel = Literal["text", "image"]
+Task = Literal["chat", "embed", "rerank"]
+Dialect = Literal["mistral", "hermes", "llama3", "functionary", "deepseek", "granite"]
+"""How a model family writes tool calls: Mistral's control tokens, `<tool_call>` with JSON (Hermes, Qwen),
+`<|python_tag|>` (Llama 3) …; read from the chat template."""
+
+
+class AdapterFile(BaseModel):
+    """A LoRA adapter that lies beside its model; `id` is what a request names."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    path: str
 
 
 class Card(BaseModel):
     """A model on disk. `family` names the engine file that serves it ("sd1", "gguf"); `bytes` is the size of its
     weights in files; `size` is the model's own picture size in pixels; `multiple` is what width and height must be
-    divisible by; `context` is the trained context length in tokens."""
+    divisible by; `context` is the trained context length in tokens.
+
+    Of text models: `tasks` is what it can do; `architecture` is llama.cpp's name; `dialect` is how its template writes
+    tool calls (None: it knows no tools); `tools`: the template takes the list of tools itself, so nobody else has to
+    write it into the prompt; `tokenizer` is "mistral-v3", "mistral-v7", "mistral-v11" or "mistral-v13" where prompts
+    are mistral-common's; `projector` is the file that turns pictures into tokens, and `vision` that there is one;
+    `adapters` are LoRA files beside it; `embedding` is the length of its vectors."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -28,5 +47,14 @@ class Card(BaseModel):
     multiple: int | None = None
     context: int | None = None
     parameters: int | None = None
+    tasks: tuple[Task, ...] = ()
+    architecture: str | None = None
+    dialect: Dialect | None = None
+    tools: bool = False
+    tokenizer: str | None = None
+    vision: bool = False
+    projector: str | None = None
+    adapters: tuple[AdapterFile, ...] = ()
+    embedding: int | None = None
     fingerprint: str = ""
     """Short SHA-256 of the weights' headers and sizes: tells one model from another without reading it whole."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,7 +22,7 @@ MAX_STRING = 8 * 1024 * 1024
 """Bytes; chat templates are some tens of thousands."""
 MAX_DIMENSIONS = 8
 KEPT_ARRAY = 64
-"""Arrays longer than this (vocabularies, merges) are skipped over, not kept."""
+"""Arrays longer than this (vocabularies, merges) are skipped over; of texts the first ones are kept apart."""
 DEFAULT_ALIGNMENT = 32
 
 CHUNK = 1 << 20
@@ -51,13 +51,15 @@ class BadFile(InvalidRequest):
 
 @dataclass(frozen=True)
 class GgufHeader:
-    """`metadata` without long arrays; `parameters` counts the weights; `header_sha256` is over the header's bytes."""
+    """`metadata` without long arrays; `heads` has the first 64 texts of those (a vocabulary begins with its control
+    tokens); `parameters` counts the weights; `header_sha256` is over the header's bytes."""
 
     version: int
     metadata: dict[str, Value]
     tensors: int
     parameters: int
     header_sha256: str
+    heads: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def text(self, key: str) -> str | None:
         value = self.metadata.get(key)
@@ -99,7 +101,7 @@ def read_gguf(path: Path) -> GgufHeader:
         alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
         _check_size(reader, tensors, alignment)
         parameters = sum(tensor.values for tensor in tensors)
-        return GgufHeader(version, metadata, tensor_count, parameters, reader.sha256())
+        return GgufHeader(version, metadata, tensor_count, parameters, reader.sha256(), reader.heads)
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,7 @@ class _Reader:
     def __init__(self, file: BinaryIO, size: int) -> None:
         self._file, self.size = file, size
         self._buffer, self._at, self._base = b"", 0, 0
+        self.heads: dict[str, tuple[str, ...]] = {}
 
     @property
     def position(self) -> int:
@@ -212,7 +215,8 @@ def _value(reader: _Reader, type: int, key: str) -> Value:
     elif type == _STRING:
         if length * 8 > reader.size - reader.position:
             raise BadFile(f"the file is cut short: key {key[:40]!r} claims {length} texts")
-        reader.skip_strings(length)
+        reader.heads[key] = tuple(reader.string() for _ in range(KEPT_ARRAY))
+        reader.skip_strings(length - KEPT_ARRAY)
     else:
         raise BadFile(f"damaged header: key {key[:40]!r} is an array of the unknown type {type}")
     return []

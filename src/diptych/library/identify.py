@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from diptych.core.cards import Card
+from diptych.library import text_traits
 from diptych.library.gguf import BadFile, GgufHeader, read_gguf
 from diptych.library.safetensors_header import read_safetensors
 
@@ -19,8 +20,8 @@ FAMILIES = {"StableDiffusionPipeline": "sd1"}
 """Pipeline class of a diffusers folder: the engine's family."""
 WEIGHTLESS = {"scheduler", "tokenizer", "feature_extractor", "safety_checker"}
 """Parts that hold no weights, or whose weights are never loaded."""
-NOT_LANGUAGE = {"clip", "mmproj", "sd1", "sdxl", "sd3", "flux", "wan", "t5encoder", "bert", "nomic-bert", "whisper"}
-"""GGUF architectures of other things than models that continue text."""
+NOT_LANGUAGE = {"clip", "mmproj", "sd1", "sdxl", "sd3", "flux", "wan", "t5encoder", "whisper"}
+"""GGUF architectures of other things than language models."""
 MAX_JSON = 16 * 1024 * 1024
 SAMPLES, SAMPLE_BYTES = 8, 16 * 1024
 _PART_OF = re.compile(r"-(\d{5})-of-(\d{5})$")
@@ -40,7 +41,7 @@ def identify_gguf(path: Path, id: str | None = None) -> Card | None:
     architecture = header.architecture
     if architecture is None:
         raise BadFile("the header does not say the model's architecture (general.architecture)")
-    if architecture in NOT_LANGUAGE:
+    if architecture in NOT_LANGUAGE or text_traits.is_adapter(header):
         return None
     files = [path] if part is None else _split_files(path, int(part[2]))
     parameters = header.parameters + sum(read_gguf(file).parameters for file in files[1:])
@@ -48,7 +49,18 @@ def identify_gguf(path: Path, id: str | None = None) -> Card | None:
         id=id or _PART_OF.sub("", path.stem), panel="text", family="gguf", format="gguf", path=str(path),
         bytes=sum(file.stat().st_size for file in files), name=header.text("general.name") or path.stem,
         license=_gguf_license(header), context=header.context_length,
-        parameters=parameters, fingerprint=_fingerprint([header.header_sha256], files))
+        parameters=parameters, fingerprint=_fingerprint([header.header_sha256], files), **_text_traits(path, header))
+
+
+def _text_traits(path: Path, header: GgufHeader) -> dict[str, Any]:
+    projector = text_traits.projector(path, header)
+    return {
+        "tasks": text_traits.tasks(header), "architecture": header.architecture,
+        "dialect": text_traits.dialect(header), "tools": text_traits.takes_tools(header),
+        "tokenizer": text_traits.mistral_tokenizer(header), "vision": projector is not None,
+        "projector": str(projector) if projector else None, "adapters": text_traits.adapters(path, header),
+        "embedding": header.number(f"{header.architecture}.embedding_length"),
+    }
 
 
 def identify_diffusers(folder: Path, id: str | None = None) -> Card:

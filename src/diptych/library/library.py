@@ -13,6 +13,7 @@ from diptych.core.errors import NotFound
 from diptych.library.gguf import BadFile
 from diptych.library.identify import MODEL_INDEX, identify_diffusers, identify_gguf, part_files
 from diptych.library.starters import STARTER, STARTER_TEXT, find_starter
+from diptych.library.text_traits import files_beside
 from diptych.settings import Settings
 
 MAX_DEPTH = 6
@@ -146,7 +147,7 @@ def _models_below(root: Path) -> Iterator[Path]:
 
 
 def _state(path: Path) -> _State:
-    files = part_files(path)
+    files = part_files(path) if path.is_dir() else [*part_files(path), *files_beside(path)]
     if path.is_dir():
         names = ("*.json", "README.md", "*/config.json", "*/*.safetensors", "*/*.bin")
         files = sorted(file for name in names for file in path.glob(name))
