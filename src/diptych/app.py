@@ -21,7 +21,10 @@ from pydantic import BaseModel
 import diptych
 from diptych.api.docs import install_openapi
 from diptych.api.errors import install_handlers
-from diptych.api.guard import Guard, is_loopback
+from diptych.api.guard import is_loopback
+from diptych.api.limits import Limits
+from diptych.api.links import Links
+from diptych.api.metered import MeteredDispatcher
 from diptych.api.native import jobs, models, system
 from diptych.api.native.pulls import Pulls
 from diptych.api.native.schema import JobRequest, ModelRequest, PullRequest
@@ -36,6 +39,7 @@ from diptych.api.observe.ready import Readiness
 from diptych.api.openai import chat, completions, images
 from diptych.api.openai import models as openai_models
 from diptych.api.openai.schema import ChatRequest, CompletionRequest, ImageRequest
+from diptych.api.protect import check_exposure, key_ring, protect
 from diptych.api.services import Services
 from diptych.core.errors import InvalidRequest, Unavailable
 from diptych.core.logs import level_of, logging_to
@@ -44,6 +48,7 @@ from diptych.runners.local import Launcher
 from diptych.schedule.hub import Hub
 from diptych.settings import Settings
 from diptych.store.jobs import JobStore
+from diptych.store.keys import KeyStore
 
 FLUSH_SECONDS = 5
 """How long the last words of answers that were broken off may take to be sent."""
@@ -58,13 +63,22 @@ ROUTERS = (jobs.router, models.router, system.router, observing.router, chat.rou
 BODIES: list[type[BaseModel]] = [JobRequest, ModelRequest, PullRequest, ChatRequest, CompletionRequest, ImageRequest]
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """The server as an ASGI application. Its parts are built when it starts up and end when it shuts down."""
+class ServingDispatcher(MeteredDispatcher, WatchedDispatcher):
+    """The dispatcher as the routes have it: held against limits, then counted."""
+
+
+def create_app(settings: Settings, owner: str | None = None) -> FastAPI:
+    """The server as an ASGI application. Its parts are built when it starts up and end when it shuts down.
+
+    Args:
+        owner: a text that is accepted as the key of this machine's owner.
+    """
+
     metrics, lifecycle = Metrics(), Lifecycle(settings.shutdown_grace_seconds)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with running(settings, metrics, lifecycle) as (services, hub):
+        async with running(settings, owner, metrics, lifecycle) as (services, hub):
             app.state.services, app.state.hub = services, hub
             yield
 
@@ -73,14 +87,14 @@ def create_app(settings: Settings) -> FastAPI:
     for router in ROUTERS:
         app.include_router(router)
     install_openapi(app, BODIES)
-    app.add_middleware(Guard, host=settings.host)
+    protect(app, settings)
     app.add_middleware(Observed, metrics=metrics, lifecycle=lifecycle)  # the last one is outside of all others
     return app
 
 
 @contextlib.asynccontextmanager
 async def running(
-    settings: Settings, metrics: Metrics, lifecycle: Lifecycle,
+    settings: Settings, owner: str | None, metrics: Metrics, lifecycle: Lifecycle,
 ) -> AsyncIterator[tuple[Services, Hub]]:
     """The parts of the server, started; they are stopped at the end. Raises Unavailable."""
     await asyncio.to_thread(make_folders, settings)
@@ -88,15 +102,18 @@ async def running(
     try:
         await asyncio.to_thread(store.migrate)
         hub, library = CountingHub(metrics), Library(settings)
-        dispatcher = WatchedDispatcher(settings, store, library, Launcher(settings), hub)
+        keys = key_ring(settings, store.database, owner)
+        limits = Limits(KeyStore(store.database), keys.of_caller)
+        dispatcher = ServingDispatcher(limits, settings, store, library, Launcher(settings), hub)
         dispatcher.watch(metrics, lifecycle)
         hub.watch(dispatcher.executing)
         observer = Observer(metrics, lifecycle, Readiness(settings, store.database, dispatcher, lifecycle))
         await dispatcher.start()
         try:
-            yield Services(settings, store, library, dispatcher, Pulls(settings), observer), hub
+            yield Services(settings, store, library, dispatcher, Pulls(settings), observer, keys, Links()), hub
         finally:
             await dispatcher.stop()
+            await limits.close()
     finally:
         await asyncio.to_thread(store.close)
 
@@ -118,23 +135,38 @@ def make_folders(settings: Settings) -> None:
                           "another one with --data-dir") from error
 
 
-def serve(settings: Settings) -> None:
-    """Serve in this process until SIGINT or SIGTERM; both end it in order.
+def prepare(settings: Settings) -> None:
+    """Make the data folder and the database, and see whether it may be served like this.
 
     Raises:
         InvalidRequest: an address that others can reach, while there are no keys; an unknown log level.
-        Unavailable: the port is taken, or the data folder or the database cannot be used. One line, with what to do.
+        Unavailable: the data folder or the database cannot be used. One line, with what to do.
     """
     _check(settings)
     make_folders(settings)
     store = JobStore(settings.url)
     try:
         store.migrate()
+        check_exposure(settings, store.database)
     finally:
         store.close()
+
+
+def serve(settings: Settings, owner: str | None = None, *, prepared: bool = False) -> None:
+    """Serve in this process until SIGINT or SIGTERM; both end it in order.
+
+    Args:
+        owner: a text that is accepted as the key of this machine's owner.
+        prepared: `prepare` has been called.
+
+    Raises:
+        InvalidRequest, Unavailable: as `prepare`; the port is taken. One line, with what to do.
+    """
+    if not prepared:
+        prepare(settings)
     with _logging(settings), _listener(settings.host, settings.port) as listener:
         config = uvicorn.Config(
-            create_app(settings), log_config=None, access_log=False, server_header=False, proxy_headers=False,
+            create_app(settings, owner), log_config=None, access_log=False, server_header=False, proxy_headers=False,
             timeout_graceful_shutdown=FLUSH_SECONDS, ws_max_size=64 * 1024, lifespan="on")
         server = _Server(config)
         # uvicorn raises the signal again when it has ended: SIGTERM must not cut off what the caller still has to do.
@@ -173,10 +205,6 @@ def _check(settings: Settings) -> None:
     if level_of(settings.log_level) is None:
         raise InvalidRequest(
             f"log_level is {settings.log_level!r}, not debug, info, warning or error", param="log_level")
-    if not is_loopback(settings.host):
-        raise InvalidRequest(
-            f"host is {settings.host!r}, which other machines can reach, but there are no API keys yet that could keep "
-            "them out: listen on 127.0.0.1 and use an SSH tunnel or a proxy that asks for a password", param="host")
 
 
 @contextlib.contextmanager
@@ -195,6 +223,9 @@ def _logging(settings: Settings) -> Iterator[None]:
 def _listener(host: str, port: int) -> socket.socket:
     try:
         found: Any = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        if is_loopback(host) and not is_loopback(found[4][0]):
+            raise Unavailable(f"{host} is {found[4][0]} on this machine, which others may reach; give 127.0.0.1 itself",
+                              code="port")
         return socket.create_server(found[4], family=found[0], backlog=1024)
     except OSError as error:
         reason = "it is taken" if error.errno == errno.EADDRINUSE else error.strerror or str(error)

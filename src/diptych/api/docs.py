@@ -9,6 +9,15 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from diptych.api.policy import needed_scope
+
+SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "an API key: `Authorization: Bearer dk_…`"},
+    "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key", "description": "the same key, as Anthropic's "
+                  "clients send it"},
+}
+NEEDED: list[dict[str, list[str]]] = [{"bearer": []}, {"x-api-key": []}, {}]
+"""One of these; nothing at all where the server asks for no key."""
 REF = "#/components/schemas/{model}"
 ERROR: dict[str, Any] = {
     "type": "object",
@@ -53,8 +62,15 @@ def _document(app: FastAPI, bodies: list[type[BaseModel]]) -> dict[str, Any]:
     schemas |= {**definitions["$defs"], "Error": ERROR}
     told = {"description": "Refused or failed", "content": {"application/json": {
         "schema": {"$ref": REF.format(model="Error")}}}}
-    for path in document["paths"].values():
-        for operation in path.values():
+    document["components"]["securitySchemes"] = SCHEMES
+    document["security"] = NEEDED
+    for place, path in document["paths"].items():
+        for method, operation in path.items():
+            scope = needed_scope(method.upper(), place)
+            if scope is None:
+                operation["security"] = []
+            elif scope:
+                operation["x-diptych-scope"] = scope
             operation["responses"].pop("422", None)
             operation["responses"]["4XX"] = told
     return document

@@ -9,22 +9,27 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from diptych.api.errors import error_response, shown
 from diptych.core.errors import Forbidden
+from diptych.settings import Settings
 
+_READING = ("GET", "HEAD", "OPTIONS")
+"""Methods that change nothing; what they answer is kept from other origins' pages by CORS."""
 _HOST = re.compile(r"(?P<name>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?")
 
 
 class Guard:
     """Refuses what a foreign web page could make a browser send to a server without keys.
 
-    A page whose own name was pointed at 127.0.0.1 shows itself by its `Host`, one that opens a WebSocket by its
-    `Origin`. (JSON bodies need no check: a page may not send them to another origin without asking.)
+    A page whose own name was pointed at 127.0.0.1 (DNS rebinding) shows itself by its `Host`, one that sends a form or
+    opens a WebSocket by its `Origin`, which a browser always tells with those.
 
-    Args:
-        host: the name or address that the server was told to listen on.
+    Other origins' pages may read nothing (CORS), and nothing that they send is carried out, unless their origin is
+    one of `settings.cors_origins`.
     """
 
-    def __init__(self, app: ASGIApp, host: str) -> None:
-        self._app, self._own = app, host.lower()
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self._app, self._own = app, settings.host.lower()
+        self._names = tuple(name.lower().rstrip(".") for name in settings.allowed_hosts)
+        self._origins = frozenset(origin.lower().rstrip("/") for origin in settings.cors_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in ("http", "websocket"):
@@ -38,23 +43,41 @@ class Guard:
         await self._app(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> Forbidden | None:
-        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
-        host, origin = headers.get(b"host", ""), headers.get(b"origin")
-        if not self._served(host):
+        hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
+        origins = [value.decode("latin-1") for name, value in scope["headers"] if name == b"origin"]
+        if len(hosts) != 1 or not self._served(hosts[0]):
             return Forbidden(
-                f"Host is {shown(host)}; this server answers to localhost and the addresses of this machine only",
-                param="Host", code="host_not_served")
-        if origin is not None and origin.partition("://")[2].lower() != host.lower() and scope["type"] == "websocket":
-            return Forbidden(f"Origin {shown(origin)} may not open a WebSocket here", param="Origin")
+                f"Host is {shown(', '.join(hosts))}; this server answers to localhost, its own address and the names "
+                "in the setting allowed_hosts only", param="Host", code="host_not_served")
+        if scope["type"] == "http" and scope["method"] in _READING:
+            return None
+        for origin in origins:
+            if not self._trusted(origin, hosts[0]):
+                return Forbidden(
+                    f"Origin is {shown(origin)}; a page of another origin may send nothing here, unless the setting "
+                    "cors_origins names it", param="Origin", code="origin_not_allowed")
         return None
+
+    def _trusted(self, origin: str, host: str) -> bool:
+        origin, (scheme, separator, place) = origin.lower(), origin.lower().partition("://")
+        same = separator == "://" and scheme in ("http", "https") and place == host.lower()
+        return same or origin in self._origins or "*" in self._origins
 
     def _served(self, host: str) -> bool:
         parts = _HOST.fullmatch(host)
         if parts is None:
             return False
         name = parts["name"].strip("[]").lower().rstrip(".")
+        if parts["port"] is not None and int(parts["port"]) > 65535:
+            return False
         return name in ("localhost", self._own) or name.endswith(".localhost") or is_loopback(name) \
+            or any(_fits(name, pattern) for pattern in self._names) \
             or (not is_loopback(self._own) and _is_address(name))
+
+
+def _fits(name: str, pattern: str) -> bool:
+    """`*.example.org` holds for every name below example.org, anything else for itself."""
+    return name.endswith(pattern[1:]) and len(name) >= len(pattern) if pattern.startswith("*.") else name == pattern
 
 
 def is_loopback(host: str) -> bool:

@@ -9,16 +9,17 @@ from typing import Annotated, Any
 from fastapi import Depends, Header
 from starlette.requests import HTTPConnection
 
+from diptych.api.auth import KeyRing, Principal, principal_of_scope
+from diptych.api.links import Links
 from diptych.api.native.pulls import Pulls
 from diptych.api.observe.observer import Observer
-from diptych.core.errors import InvalidRequest
+from diptych.core.errors import Forbidden, InvalidRequest
 from diptych.library import Library
 from diptych.schedule.dispatcher import Dispatcher
 from diptych.settings import Settings
 from diptych.store.jobs import JobStore
 
 CALLER_HEADER = "X-Diptych-Caller"
-DEFAULT_CALLER = "local"
 _CALLER = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,98}[\x21-\x7e])?")
 
 
@@ -30,6 +31,8 @@ class Services:
     dispatcher: Dispatcher
     pulls: Pulls
     observer: Observer
+    keys: KeyRing
+    links: Links
 
 
 def services_of(connection: HTTPConnection) -> Services:
@@ -38,18 +41,33 @@ def services_of(connection: HTTPConnection) -> Services:
     return found
 
 
+def principal_of(connection: HTTPConnection) -> Principal:
+    """Who asks, as `Auth` found out."""
+    return principal_of_scope(connection.scope)
+
+
 def caller_of(
-    caller: Annotated[
-        str, Header(alias=CALLER_HEADER, description="who asks; callers of one class of work take turns")
-    ] = DEFAULT_CALLER,
+    connection: HTTPConnection,
+    caller: Annotated[str | None, Header(
+        alias=CALLER_HEADER, description="who asks; callers of one class of work take turns. With an API key the "
+        "caller is the key, and only the scope admin may name another one")] = None,
 ) -> str:
-    """Who asks, for the turns in the queue. Raises InvalidRequest when the name is over 100 characters or not ASCII."""
+    """Who asks, for the turns in the queue. Raises InvalidRequest when the name is over 100 characters or not ASCII,
+    Forbidden when it is another one than that of the key."""
+    principal = principal_of(connection)
+    if caller is None:
+        return principal.caller
     if not _CALLER.fullmatch(caller):
         raise InvalidRequest(
             f"{CALLER_HEADER} must have 1 to 100 printable ASCII characters, without spaces at its ends",
+            param=CALLER_HEADER)
+    if not principal.sees(caller):
+        raise Forbidden(
+            f"{CALLER_HEADER} is {caller!r}, but the caller of this API key is {principal.caller!r}; leave it out",
             param=CALLER_HEADER)
     return caller
 
 
 Having = Annotated[Services, Depends(services_of)]
 Caller = Annotated[str, Depends(caller_of)]
+Who = Annotated[Principal, Depends(principal_of)]

@@ -1,4 +1,7 @@
-"""Where the server of a data folder listens: `server.json`, written by the server, read by the other commands."""
+"""Where the server of a data folder listens: `server.json`, written by the server, read by the other commands.
+
+It also holds a key of this very server process, so that who may read the data folder's private files needs no other.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
@@ -20,17 +23,18 @@ FILE = "server.json"
 
 @dataclass(frozen=True)
 class Address:
-    """`url` without a slash at its end; `pid` of the process that serves it."""
+    """`url` without a slash at its end; `pid` of the process that serves it; `key`: what it takes as its owner's."""
 
     url: str
     pid: int
+    key: str | None = field(default=None, repr=False)
 
 
 def read_address(data_dir: Path) -> Address | None:
     """The running server's address; None when there is no file, or a stale one: its process or its port is gone."""
     try:
         found = json.loads((data_dir / FILE).read_text(encoding="utf-8"))
-        address = Address(url=str(found["url"]).rstrip("/"), pid=int(found["pid"]))
+        address = Address(url=str(found["url"]).rstrip("/"), pid=int(found["pid"]), key=found.get("key"))
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return address if _alive(address.pid) and _listens(address.url) else None
@@ -54,13 +58,15 @@ def _listens(url: str) -> bool:
 
 
 @contextmanager
-def published(data_dir: Path, url: str) -> Iterator[None]:
-    """Write the address file, whole or not at all, and take it away at the end if it is still ours."""
+def published(data_dir: Path, url: str, key: str | None = None) -> Iterator[None]:
+    """Write the address file, for this user's eyes only, whole or not at all; take it away at the end if it is ours."""
     file = data_dir / FILE
-    mine = Address(url=url, pid=os.getpid())
+    mine = Address(url=url, pid=os.getpid(), key=key)
     draft = file.with_suffix(f".{mine.pid}.tmp")
     try:
-        draft.write_text(json.dumps(asdict(mine)) + "\n", encoding="utf-8")
+        draft.unlink(missing_ok=True)
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as made:
+            made.write(json.dumps(asdict(mine)) + "\n")
         draft.replace(file)
     except OSError as error:
         raise CliError(f"cannot write {file}: {error.strerror or error}") from error

@@ -45,7 +45,7 @@ def server_health(settings: Settings, server: str | None) -> list[Finding]:
     address = read_address(settings.data_dir)
     url = server or (address.url if address else None)
     if url is not None:
-        return [_health(url)]
+        return [_health(url, None if server or address is None else address.key)]
     found = []
     if (settings.data_dir / FILE).exists():
         found.append(Finding("server", "warn", f"{settings.data_dir / FILE} is left over from a server that did not "
@@ -59,11 +59,11 @@ def server_health(settings: Settings, server: str | None) -> list[Finding]:
     return [*found, Finding("port", "ok", f"{settings.host}:{settings.port} is free; no server runs")]
 
 
-def _health(url: str) -> Finding:
+def _health(url: str, key: str | None) -> Finding:
     from diptych.cli.client import Api
 
     try:
-        with Api(url) as api:
+        with Api(url, key) as api:
             system = api.system()
     except CliError as error:
         return Finding("server", "problem", error.message, "see its log in the logs folder of its data folder")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,14 +20,20 @@ LONG = httpx.Timeout(None, connect=5.0)
 
 
 class Api:
-    """A client of one server. Use as a context manager, or `close` it."""
+    """A client of one server. Use as a context manager, or `close` it.
 
-    def __init__(self, url: str) -> None:
+    Args:
+        key: an API key; `$DIPTYCH_API_KEY` when left out.
+    """
+
+    def __init__(self, url: str, key: str | None = None) -> None:
         self.url = url.rstrip("/")
         if not self.url.startswith(("http://", "https://")):
             raise CliError(f"the server's address {url!r} is no http:// or https:// address", status=2)
         # No proxy for the local machine, whatever the environment says.
-        self._http = httpx.Client(base_url=self.url, timeout=TIMEOUT, trust_env=not _is_local(self.url))
+        self._http = httpx.Client(
+            base_url=self.url, timeout=TIMEOUT, trust_env=not _is_local(self.url),
+            headers=_key_header(key or os.environ.get("DIPTYCH_API_KEY")))
 
     def __enter__(self) -> Api:
         return self
@@ -135,6 +142,14 @@ class Api:
 def _json_body(body: Any) -> dict[str, Any]:
     """Arguments for httpx. NaN goes out as it is: the server's refusal names the field."""
     return {} if body is None else {"content": json.dumps(body), "headers": {"Content-Type": "application/json"}}
+
+
+def _key_header(key: str | None) -> dict[str, str]:
+    if not key:
+        return {}
+    if not key.isascii() or not key.isprintable() or key != key.strip():
+        raise CliError("DIPTYCH_API_KEY is no API key: it has other characters than printable ASCII, or spaces around")
+    return {"Authorization": f"Bearer {key}"}
 
 
 def _is_local(url: str) -> bool:

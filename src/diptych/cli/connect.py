@@ -7,12 +7,12 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diptych.cli.address import Address, read_address
-from diptych.cli.errors import CliError
+from diptych.cli.errors import CliError, ServerError
 from diptych.cli.options import load_settings
 from diptych.cli.output import say
 
@@ -37,12 +37,12 @@ def connected(server: str | None, data_dir: Path | None) -> Iterator[Api]:
     settings = load_settings(data_dir=data_dir)
     address = read_address(settings.data_dir)
     if address is not None:
-        with Api(address.url) as api:
+        with Api(address.url, address.key) as api:
             yield api
         return
     say("No server runs on this data folder: starting one for this command. (`diptych serve` keeps one running, "
         "which answers at once.)")
-    with Background(settings.model_copy(update={"port": 0})) as started, Api(started.url) as api:
+    with Background(settings.model_copy(update={"port": 0})) as started, Api(started.url, started.key) as api:
         yield api
 
 
@@ -53,6 +53,8 @@ def is_diptych(url: str) -> bool:
     try:
         with Api(url) as api:
             found = api.system()
+    except ServerError as error:
+        return error.code in ("invalid_api_key", "host_not_served", "missing_scope")
     except CliError:
         return False
     return isinstance(found, dict) and "runners" in found
@@ -67,6 +69,7 @@ class Background:
 
     settings: Settings
     url: str = ""
+    key: str | None = field(default=None, repr=False)
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -76,7 +79,8 @@ class Background:
     def __enter__(self) -> Background:
         self._start()
         try:
-            self.url = self._wait().url
+            address = self._wait()
+            self.url, self.key = address.url, address.key
         except BaseException:
             self._stop()
             raise

@@ -42,14 +42,14 @@ def demo(
     running = read_address(settings.data_dir)
     if running is not None:
         print(f"A Diptych server already runs on {settings.data_dir}: using it, at {running.url}")
-        with Api(running.url) as api:
+        with Api(running.url, running.key) as api:
             first_contact(api, settings)
         print(f"\nThe server keeps running at {running.url}")
         return
     if settings.port:
         check_port(settings.host, settings.port)
     require_models(settings)
-    with Background(settings) as server, Api(server.url) as api:
+    with Background(settings) as server, Api(server.url, server.key) as api:
         first_contact(api, settings)
         if not exit_after:
             serve_until_interrupted(server)

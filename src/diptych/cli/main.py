@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from diptych.cli import chat, demo, doctor, image, jobs, models, rerun, serve
+from diptych.cli import chat, demo, doctor, image, jobs, key, models, rerun, serve
 from diptych.cli.errors import CliError
 from diptych.core.errors import DiptychError
 
@@ -21,6 +21,7 @@ app.command()(image.image)
 app.command()(chat.chat)
 app.add_typer(models.app, name="models")
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(key.app, name="key")
 app.command()(rerun.rerun)
 app.command()(doctor.doctor)
 app.command()(demo.demo)

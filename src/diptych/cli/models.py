@@ -103,7 +103,7 @@ def _with_running_server(model: str, server: str | None, data_dir: Any, action: 
     if url is None:
         raise CliError(f"no server runs on {settings.data_dir}, so there is nothing to {action} a model in; "
                        "start one with: diptych serve")
-    with Api(url) as api:
+    with Api(url, None if server or address is None else address.key) as api:
         api.load(model) if action == "load" else api.unload(model)
 
 

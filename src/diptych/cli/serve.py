@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -81,14 +82,17 @@ def run_server(settings: Settings, *, until_eof: bool = False) -> None:
     with exclusive(settings.data_dir):
         settings = settings.model_copy(update={"port": settings.port or free_port(settings.host)})
         check_port(settings.host, settings.port)
+        from diptych.app import prepare
         from diptych.app import serve as serve_app  # after the checks: it imports the whole server
 
         if until_eof:
             threading.Thread(target=_end_with_input, name="until-eof", daemon=True).start()
         url = url_of(settings.host, settings.port)
-        with published(settings.data_dir, url):
+        prepare(settings)
+        owner = secrets.token_urlsafe(32)
+        with published(settings.data_dir, url, owner):
             print(f"Diptych starts at {url} (data in {settings.data_dir}); Ctrl-C ends it.", flush=True)
-            serve_app(settings)
+            serve_app(settings, owner, prepared=True)
 
 
 def url_of(host: str, port: int) -> str:

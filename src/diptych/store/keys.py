@@ -29,7 +29,7 @@ from diptych.store.tables import api_keys, jobs, key_usage
 
 Kind = Literal["tokens", "pictures"]
 MAX_WEIGHT = 1000
-LIMITS = {"tokens_per_minute": (1, MAX_LIMIT), "pictures_per_hour": (1, MAX_LIMIT), "max_queued": (0, MAX_LIMIT),
+LIMITS = {"tokens_per_minute": (1, MAX_LIMIT), "pictures_per_hour": (1, MAX_LIMIT), "max_queued": (1, MAX_LIMIT),
           "weight": (1, MAX_WEIGHT)}
 """Fields of a key that are numbers: smallest, largest."""
 
@@ -95,6 +95,11 @@ class KeyStore:
         with self._database.read() as connection:
             rows = connection.execute(select(api_keys).order_by(api_keys.c.created_at, api_keys.c.id)).mappings()
             return [_key(row) for row in rows]
+
+    def any_valid(self) -> bool:
+        """Whether there is a key that is neither revoked nor expired."""
+        moment = datetime.now(timezone.utc)
+        return any(key.state(moment) == "valid" for key in self.list())
 
     def weights(self) -> dict[str, int]:
         """Share of each caller that has a key."""

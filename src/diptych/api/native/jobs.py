@@ -13,15 +13,17 @@ from fastapi import APIRouter, Query, WebSocket
 from starlette.responses import FileResponse, Response
 from starlette.websockets import WebSocketDisconnect
 
+from diptych.api.auth import Principal
 from diptych.api.body import json_body
 from diptych.api.docs import body_of
 from diptych.api.native.convert import artifact_view, event_view, job_request, job_view
 from diptych.api.native.schema import ArtifactList, JobList, JobRequest, JobView
-from diptych.api.services import Caller, Having, Services, services_of
+from diptych.api.services import Caller, Having, Services, Who, principal_of, services_of
 from diptych.api.streams import EventStream, sse
-from diptych.core.errors import DiptychError, NotFound, Unavailable
+from diptych.core.errors import DiptychError, Forbidden, NotFound, Unavailable
 from diptych.core.events import Event, Failed, Finished
 from diptych.core.jobs import Artifact, Job, JobState
+from diptych.core.paths import inside
 
 router = APIRouter(prefix="/api", tags=["jobs"])
 
@@ -44,23 +46,29 @@ async def submit(
 @router.get("/jobs")
 async def list_jobs(
     services: Having,
+    who: Who,
     state: Annotated[StateName | None, Query(description="only these")] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     before: Annotated[str | None, Query(description="`next` of the page before this one")] = None,
     caller: Annotated[str | None, Query(max_length=100, description="only jobs of this caller")] = None,
 ) -> JobList:
-    """The newest jobs first."""
+    """The newest jobs first; without the scope admin only those of the key."""
+    if not who.all_jobs:
+        if caller is not None and not who.sees(caller):
+            raise Forbidden(f"caller is {caller!a}; the key {who.caller!r} may look at its own jobs only",
+                            param="caller")
+        caller = who.caller
     if before is not None:
-        before = (await job_of(services, before)).id
+        before = (await job_of(services, who, before)).id
     jobs = await asyncio.to_thread(
         services.store.list, state=JobState(state) if state else None, limit=limit, before=before, caller=caller)
     return JobList(jobs=[job_view(job) for job in jobs], next=jobs[-1].id if len(jobs) == limit else None)
 
 
 @router.get("/jobs/{id}")
-async def get_job(services: Having, id: str) -> JobView:
+async def get_job(services: Having, who: Who, id: str) -> JobView:
     """One job; a queued one with its position and, once speeds are measured, the seconds until it will be done."""
-    job = await job_of(services, id)
+    job = await job_of(services, who, id)
     if job.state is JobState.QUEUED:
         for queued, position, eta in await services.dispatcher.queue():
             if queued.id == id:
@@ -69,26 +77,26 @@ async def get_job(services: Having, id: str) -> JobView:
 
 
 @router.post("/jobs/{id}/cancel")
-async def cancel(services: Having, id: str) -> JobView:
+async def cancel(services: Having, who: Who, id: str) -> JobView:
     """Cancel a job that waits at once, one that runs at its next step. Finished pictures stay."""
-    await job_of(services, id)
+    await job_of(services, who, id)
     return job_view(await services.dispatcher.cancel(id))
 
 
 @router.delete("/jobs/{id}")
-async def cancel_by_delete(services: Having, id: str) -> JobView:
+async def cancel_by_delete(services: Having, who: Who, id: str) -> JobView:
     """The same as `POST …/cancel`: the record stays."""
-    return await cancel(services, id)
+    return await cancel(services, who, id)
 
 
 @router.get("/jobs/{id}/events", response_class=EventStream)
-async def events(services: Having, id: str) -> Response:
+async def events(services: Having, who: Who, id: str) -> Response:
     """Server-sent events: where the job stands now, then all that happens until it has ended.
 
     `queued`, `started`, `progress`, `preview`, `artifact`, `metrics`, and one of `finished` and `failed` at the end;
     `error` where the server ends before the job does.
     """
-    await job_of(services, id)
+    await job_of(services, who, id)
 
     async def source() -> AsyncGenerator[str, None]:
         last: Event | None = None
@@ -106,10 +114,10 @@ async def events(services: Having, id: str) -> Response:
 async def events_over_websocket(socket: WebSocket, id: str) -> None:
     """The same events, each a text message of JSON. Closes with 1000 after the last; 4404: no such job; 1012: the
     server ends."""
-    services = services_of(socket)
+    services, who = services_of(socket), principal_of(socket)
     await socket.accept()
     try:
-        await job_of(services, id)
+        await job_of(services, who, id)
     except DiptychError as error:
         await socket.send_json(error.body())
         await socket.close(4404 if isinstance(error, NotFound) else 1011, error.message[:100])
@@ -149,17 +157,19 @@ async def _hear(socket: WebSocket) -> None:
 
 
 @router.get("/jobs/{id}/artifacts")
-async def artifacts(services: Having, id: str) -> ArtifactList:
+async def artifacts(services: Having, who: Who, id: str) -> ArtifactList:
     """The files the job has made so far."""
-    return ArtifactList(artifacts=[artifact_view(item) for item in (await job_of(services, id)).artifacts])
+    return ArtifactList(artifacts=[artifact_view(item) for item in (await job_of(services, who, id)).artifacts])
 
 
 @router.get("/artifacts/{id}", response_class=FileResponse)
-async def artifact_file(services: Having, id: str) -> Response:
+async def artifact_file(services: Having, who: Who, id: str) -> Response:
     """The file itself. Its PNG text says how it was made."""
     if not _ARTIFACT_ID.fullmatch(id):
         raise NotFound(f"there is no artifact {id[:100]!a}", param="id")
     artifact = await asyncio.to_thread(services.store.artifact, id)
+    if not who.all_jobs and not who.sees((await asyncio.to_thread(services.store.get, artifact.job_id)).caller):
+        raise NotFound(f"there is no artifact {id!r}", param="id")
     path = await asyncio.to_thread(artifact_path, services.settings.artifacts_dir, artifact)
     headers = {"cache-control": "private, max-age=31536000, immutable", "x-content-type-options": "nosniff"}
     return FileResponse(path, media_type=artifact.media_type, filename=f"{artifact.id}{path.suffix}", headers=headers,
@@ -168,16 +178,19 @@ async def artifact_file(services: Having, id: str) -> Response:
 
 def artifact_path(folder: Path, artifact: Artifact) -> Path:
     """Where the file lies, inside `folder` for sure. Raises NotFound when it is not there (any more)."""
-    root = folder.resolve()
-    path = (root / artifact.path).resolve()
-    if not path.is_relative_to(root) or not path.is_file():
+    path = inside(folder, artifact.path, param="id")
+    if not path.is_file():
         raise NotFound(f"the file of artifact {artifact.id!r} is gone", param="id", code="file_gone")
     return path
 
 
-async def job_of(services: Services, id: str) -> Job:
-    """Raises NotFound, also for what can be no id."""
+async def job_of(services: Services, who: Principal, id: str) -> Job:
+    """Raises NotFound, also for what can be no id, and for the job of another caller."""
+    told = NotFound(f"there is no job {id[:100]!a}", param="id")
     if not _JOB_ID.fullmatch(id):
-        raise NotFound(f"there is no job {id[:100]!a}", param="id")
-    return await asyncio.to_thread(services.store.get, id)
+        raise told
+    job = await asyncio.to_thread(services.store.get, id)
+    if not who.sees(job.caller):
+        raise told
+    return job
 

@@ -93,7 +93,10 @@ class _Pictures:
     async def item(self, artifact: Artifact, base_url: str | None) -> dict[str, Any]:
         """An element of `data`: with the picture itself, or its address below `base_url`."""
         if base_url is not None:
-            return {"url": base_url.rstrip("/") + artifact_url(artifact.id), "seed": artifact.seed}
+            address = artifact_url(artifact.id)
+            if self._services.keys.required:  # clients fetch it as it stands, without a key
+                address = self._services.links.signed(address)
+            return {"url": base_url.rstrip("/") + address, "seed": artifact.seed}
         return {"b64_json": await self._base64(artifact), "seed": artifact.seed}
 
     def _event(self, kind: str, picture: str, **more: Any) -> str:

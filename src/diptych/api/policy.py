@@ -1,0 +1,45 @@
+"""Which scope a request needs. Pure. What is not in the table needs `admin`: a route that was forgotten is closed."""
+
+from __future__ import annotations
+
+PUBLIC = frozenset({"/health", "/ready", "/docs", "/openapi.json"})
+"""Answered without a key: they tell nothing about anybody's work."""
+READING = ("GET", "HEAD")
+ANY = ""
+"""Any valid key will do."""
+
+_RULES: tuple[tuple[str, tuple[str, ...] | None, str], ...] = (
+    # path and what is below it, methods (None: all), scope; the first that fits holds
+    ("/v1/models", READING, "models:read"),
+    ("/v1/images", None, "images"),
+    ("/v1/fine_tuning", None, "admin"),
+    ("/v1/files", None, "admin"),
+    ("/v1", None, "chat"),
+    ("/sdapi", None, "images"),
+    ("/api/jobs", READING, "jobs"),
+    ("/api/jobs/*", None, "jobs"),
+    ("/api/jobs", None, "images"),
+    ("/api/artifacts", READING, "jobs"),
+    ("/api/models", READING, "models:read"),
+    ("/api/models", None, "models:write"),
+    ("/api/system", READING, ANY),
+    ("/api/keys/self", READING, ANY),
+    ("/metrics", READING, "metrics"),
+)
+
+
+def needed_scope(method: str, path: str) -> str | None:
+    """The scope for `method` on `path`; empty: any key; None: no key."""
+    if path in PUBLIC and method in READING:
+        return None
+    for place, methods, scope in _RULES:
+        if (methods is None or method in methods) and _below(path, place):
+            return scope
+    return "admin"
+
+
+def _below(path: str, place: str) -> bool:
+    """`/a` holds for /a and /a/…; `/a/*` for /a/… only."""
+    if place.endswith("/*"):
+        return path.startswith(place[:-1]) and len(path) >= len(place)
+    return path == place or path.startswith(f"{place}/")
