@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from diptych.cli import chat, demo, doctor, image, jobs, key, models, rerun, serve
+from diptych.cli import chat, demo, doctor, image, jobs, key, models, rerun, serve, top
 from diptych.cli.errors import CliError
 from diptych.core.errors import DiptychError
 
@@ -22,6 +22,7 @@ app.command()(chat.chat)
 app.add_typer(models.app, name="models")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(key.app, name="key")
+app.command()(top.top)
 app.command()(rerun.rerun)
 app.command()(doctor.doctor)
 app.command()(demo.demo)

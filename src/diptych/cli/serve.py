@@ -55,6 +55,12 @@ def serve(
     ] = None,
     log_level: Annotated[
         str | None, typer.Option(show_default=False, help="debug, info, warning or error. Default: info.")] = None,
+    log_format: Annotated[
+        str | None, typer.Option(show_default=False, help="text or json, on standard error; the files in the data "
+                                 "folder hold JSON lines. Default: text.")] = None,
+    shutdown_grace_seconds: Annotated[
+        float | None, typer.Option(min=0, show_default=False, help="How long running pictures and answers may go on "
+                                   "when the server is told to end. Default: 5.")] = None,
     until_eof: Annotated[bool, typer.Option("--until-eof", hidden=True)] = False,
 ) -> None:
     """Start the server and serve until Ctrl-C.
@@ -65,6 +71,7 @@ def serve(
     settings = load_settings(
         host=host, port=port, data_dir=data_dir, threads=threads, image_batch=image_batch, text_slots=text_slots,
         text_context=text_context, warm_spare=warm_spare, log_level=log_level,
+        log_format=log_format, shutdown_grace_seconds=shutdown_grace_seconds,
         model_dirs=tuple(model_dir) if model_dir else None,
         memory_bytes=int(memory_gb * 1024**3) if memory_gb is not None else None)
     run_server(settings, until_eof=until_eof)
