@@ -25,7 +25,7 @@ from diptych.api.guard import is_loopback
 from diptych.api.limits import Limits
 from diptych.api.links import Links
 from diptych.api.metered import MeteredDispatcher
-from diptych.api.native import jobs, models, system
+from diptych.api.native import jobs, keys, models, system
 from diptych.api.native.pulls import Pulls
 from diptych.api.native.schema import JobRequest, ModelRequest, PullRequest
 from diptych.api.observe import routes as observing
@@ -58,8 +58,8 @@ DESCRIPTION = """Language models and image models of this machine, with one queu
 
 `/v1` speaks OpenAI's protocol; `/api` is Diptych's own. Every error has the same shape, see `Error`."""
 LOG_FILE = "diptych.log"
-ROUTERS = (jobs.router, models.router, system.router, observing.router, chat.router, completions.router, images.router,
-           openai_models.router)
+ROUTERS = (jobs.router, models.router, system.router, keys.router, observing.router, chat.router, completions.router,
+           images.router, openai_models.router)
 BODIES: list[type[BaseModel]] = [JobRequest, ModelRequest, PullRequest, ChatRequest, CompletionRequest, ImageRequest]
 
 
@@ -102,15 +102,15 @@ async def running(
     try:
         await asyncio.to_thread(store.migrate)
         hub, library = CountingHub(metrics), Library(settings)
-        keys = key_ring(settings, store.database, owner)
-        limits = Limits(KeyStore(store.database), keys.of_caller)
+        ring = key_ring(settings, store.database, owner)
+        limits = Limits(KeyStore(store.database), ring.of_caller)
         dispatcher = ServingDispatcher(limits, settings, store, library, Launcher(settings), hub)
         dispatcher.watch(metrics, lifecycle)
         hub.watch(dispatcher.executing)
         observer = Observer(metrics, lifecycle, Readiness(settings, store.database, dispatcher, lifecycle))
         await dispatcher.start()
         try:
-            yield Services(settings, store, library, dispatcher, Pulls(settings), observer, keys, Links()), hub
+            yield Services(settings, store, library, dispatcher, Pulls(settings), observer, ring, Links()), hub
         finally:
             await dispatcher.stop()
             await limits.close()

@@ -12,16 +12,16 @@ import diptych
 from diptych.api.native.convert import queued_view
 from diptych.api.native.devices import devices
 from diptych.api.native.schema import Health, SystemView
-from diptych.api.services import Having
+from diptych.api.services import Having, Who
 
 router = APIRouter(tags=["system"])
 SHOWN_JOBS = 1000
 
 
 @router.get("/api/system")
-async def system(services: Having) -> SystemView:
-    """The machine, the processes that hold models, and the queue."""
-    queue = await services.dispatcher.queue()
+async def system(services: Having, who: Who) -> SystemView:
+    """The machine, the processes that hold models, and the queue; without the scope admin only own jobs in it."""
+    queue = [item for item in await services.dispatcher.queue() if who.sees(item[0].caller)]
     counts = await asyncio.to_thread(services.store.counts)
     return SystemView(
         version=diptych.__version__, uptime_seconds=_uptime(), devices=devices(services),
