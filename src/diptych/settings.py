@@ -34,6 +34,12 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(7860, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     database_url: str | None = Field(None, description="SQLAlchemy URL; SQLite in the data folder when left out")
+    pictures_dir: Path | None = Field(
+        None, description="finished pictures; several servers of one PostgreSQL database need one folder that all see")
+    gateway_lease_seconds: float = Field(
+        15.0, ge=0.5, description="a server of a shared database that shows no life for so long is taken for dead")
+    caller_weights: dict[str, float] = Field(
+        {}, description="turns that a caller gets for each turn of another; 1 for those not named")
     threads: int = Field(0, ge=0, description="compute threads of all runners together; 0: all cores")
     memory_bytes: int = Field(0, ge=0, description="memory that models may use; 0: 80 % of the machine's")
     warm_spare: bool = Field(True, description="keep a runner with its libraries imported and no model")
@@ -68,7 +74,7 @@ class Settings(BaseSettings):
 
     @property
     def artifacts_dir(self) -> Path:
-        return self.data_dir / "artifacts"
+        return self.pictures_dir or self.data_dir / "artifacts"
 
     @property
     def models_dir(self) -> Path:
