@@ -166,10 +166,13 @@ class Dispatcher:
             yield event
 
     async def stream(
-        self, spec: ChatSpec | CompletionSpec, *, caller: str = "local",
+        self, spec: ChatSpec | CompletionSpec, *, caller: str = "local", stop: asyncio.Event | None = None,
     ) -> AsyncGenerator[Event, None]:
         """Answer now. Closing the generator cancels the run and frees its slot. A runner that dies before the first
         token is replaced once, unseen.
+
+        Args:
+            stop: once it is set, the run is cancelled at its next event, and still tells its `Metrics` and end.
 
         Raises:
             NotFound, InvalidRequest, Unavailable: the model is not there, is no text model, or could not be loaded.
@@ -190,6 +193,9 @@ class Dispatcher:
                             break
                         begun = begun or isinstance(event, TokenDelta)
                         yield event
+                        if stop is not None and stop.is_set():
+                            await held.runner.client.cancel(request.id)
+                            stop = None
                     else:
                         return
             finally:
