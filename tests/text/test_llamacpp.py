@@ -19,7 +19,8 @@ from diptych.core.errors import Conflict, DiptychError, InvalidRequest, Unavaila
 from diptych.core.events import Event, Failed, Finished, TokenDelta
 from diptych.core.protocol import RunRequest
 from diptych.core.specs import ChatSpec, CompletionSpec, ImageSpec, Sampling
-from diptych.engines.text.llamacpp import LlamaCppEngine, default_context, read_options
+from diptych.engines.text.llamacpp import LlamaCppEngine
+from diptych.engines.text.params import default_context, read_options
 
 
 def chat(*contents: str, **sampling: object) -> ChatSpec:
@@ -92,7 +93,7 @@ def test_stop_strings_end_the_answer_and_are_left_out(text: Text) -> None:
     assert "9" in whole
     run = text.run(completion("1, 2, 3, 4, 5,", max_tokens=24, stop=(", 9", "nonsense")))
     assert run.text == whole[:whole.index(", 9")]
-    assert run.last == Finished(reason="stop")
+    assert run.last == Finished(reason="stop", stop=", 9")
 
 
 def test_the_seed_decides(text: Text) -> None:
@@ -274,7 +275,8 @@ def test_options_out_of_range(option: dict[str, float | int | str | bool]) -> No
 
 def test_context_by_default() -> None:
     request = load_request(Path("x"), context=0)
-    assert read_options(request) == (2, 8192)
+    options = read_options(request)
+    assert (options.slots, options.context) == (2, 8192)
     assert default_context(request.card.model_copy(update={"context": 2048})) == 2048
     assert default_context(request.card.model_copy(update={"context": None})) == 8192
 
@@ -284,7 +286,7 @@ def test_close_ends_runs_frees_memory_and_the_listener_needs_a_key(starter_text:
     engine.load(load_request(starter_text, context=4096))
     process = psutil.Process()
     held = process.memory_info().rss
-    url = engine._server.listening_address
+    url = engine._loaded.server.listening_address
     assert url.startswith("http://127.0.0.1:")
     body = {"messages": [{"role": "user", "content": "hi"}]}
     assert httpx.post(f"{url}/v1/chat/completions", json=body, trust_env=False).status_code == 401

@@ -59,7 +59,7 @@ class Mailbox:
         if older is not None:
             self._waiting.remove(older)
             if isinstance(event, TokenDelta) and isinstance(older, TokenDelta):
-                event = TokenDelta(text=older.text + event.text)
+                event = TokenDelta(text=older.text + event.text, logprobs=older.logprobs + event.logprobs)
             elif isinstance(event, Metrics) and isinstance(older, Metrics):
                 event = Metrics(values={**older.values, **event.values})
         self._waiting.append(event)

@@ -1,0 +1,77 @@
+"""The parts of llama.cpp that are reached only through the HTTP listener which its package opens: tokens of a text, and
+a conversation as the model's template writes it. The listener is on the loopback address, with a key of ours alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+
+from diptych.core.errors import InvalidRequest, Unavailable
+
+SECONDS = 60.0
+
+
+class Listener:
+    """Safe from any thread.
+
+    Args:
+        url: `Server.listening_address`.
+        key: the API key that the server was given.
+    """
+
+    def __init__(self, url: str, key: str) -> None:
+        self._http = httpx.Client(
+            base_url=url, headers={"Authorization": f"Bearer {key}"}, trust_env=False, timeout=SECONDS)
+
+    def tokens(self, text: str, *, special: bool = True, begin: bool = False) -> list[int]:
+        """Token ids of `text`.
+
+        Args:
+            special: names of control tokens in the text become those tokens.
+            begin: add the token that begins a text, where the model has one.
+        """
+        body = {"content": text, "parse_special": special, "add_special": begin}
+        return list(self._post("/tokenize", body)["tokens"])
+
+    def text(self, tokens: list[int]) -> str:
+        """The text of token ids."""
+        return str(self._post("/detokenize", {"tokens": tokens})["content"])
+
+    def prompt(self, body: dict[str, Any]) -> str:
+        """A conversation (OpenAI's fields) as the model's template writes it.
+
+        Raises:
+            InvalidRequest: the template refuses it; `code` is "template_refused".
+        """
+        return str(self._post("/apply-template", body)["prompt"])
+
+    def properties(self) -> dict[str, Any]:
+        """What llama.cpp knows of the model: its template and what that can do."""
+        return dict(self._ask("GET", "/props", None))
+
+    def close(self) -> None:
+        self._http.close()
+
+    def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        return self._ask("POST", path, body)
+
+    def _ask(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
+        try:
+            response = self._http.request(method, path, json=body)
+            answer = response.json()
+        except (httpx.HTTPError, ValueError) as error:
+            raise Unavailable(f"llama.cpp did not answer: {type(error).__name__}", code="engine_failed") from error
+        if response.status_code == 200 and isinstance(answer, dict):
+            return answer
+        raise _refusal(answer)
+
+
+def _refusal(answer: Any) -> Exception:
+    error = answer.get("error", {}) if isinstance(answer, dict) else {}
+    text = str(error.get("message", "no message"))
+    _, found, reason = text.partition("Jinja Exception:")
+    lines = [line.strip() for line in (reason if found else text).splitlines() if line.strip()]
+    told = (lines[0] if lines else "no message")[:300]
+    return InvalidRequest(f"the model's chat template refuses these messages: {told}", param="messages",
+                          code="template_refused")
