@@ -42,7 +42,8 @@ class LoadRequest(BaseModel):
 
 class RunRequest(BaseModel):
     """`output_dir` is the absolute folder for the job's artifacts. `skip` lists the picture indices already made by
-    an earlier attempt."""
+    an earlier attempt. `share`: who the run counts for; the pictures of one step are divided evenly between shares,
+    then between the runs of each."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -51,3 +52,4 @@ class RunRequest(BaseModel):
     output_dir: str | None = None
     skip: tuple[int, ...] = ()
     timeout_seconds: float | None = None
+    share: str = ""

@@ -7,24 +7,26 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator
-from pathlib import Path
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable
 
 from diptych.core.cards import Card
 from diptych.core.checks import check, picture_size
 from diptych.core.errors import Conflict, DiptychError, InvalidRequest, Unavailable
-from diptych.core.events import ArtifactReady, Event, Failed, Finished, Queued, Started, TokenDelta
+from diptych.core.events import Event, Failed, Finished, Started, TokenDelta
 from diptych.core.jobs import Job, JobState, Priority
 from diptych.core.logs import bound
 from diptych.core.protocol import RunRequest
 from diptych.core.specs import ChatSpec, CompletionSpec, ImageSpec
 from diptych.library import Library
 from diptych.runners.local import Launcher
-from diptych.schedule.estimate import seconds_needed
 from diptych.schedule.execution import Execution
-from diptych.schedule.fairness import order_heads, serving_order
+from diptych.schedule.fairness import CLASSES, Affinity, Turns
+from diptych.schedule.follower import Follower, replay
+from diptych.schedule.heart import Heart
 from diptych.schedule.hub import Hub
+from diptych.schedule.outlook import Outlook, Place
 from diptych.schedule.pool import Held, RunnerInfo, RunnerPool
+from diptych.schedule.speeds import NAME, Speeds, Work, work_of
 from diptych.settings import Settings
 from diptych.store.jobs import JobStore, new_id
 from diptych.store.lines import Waiting
@@ -33,6 +35,8 @@ from diptych.store.measurements import Measurements
 LOOK_SECONDS = 5.0
 """The queue is looked at this often even when nothing seems to have changed."""
 JOBS_PER_RUNNER = 64
+SHOWN_JOBS = 1000
+"""So many of the queue are told where nobody asks for more."""
 RETRY_SECONDS = 1.0
 STOP_SECONDS = 5.0
 """How long a claim that is under way may take to be finished at a stop."""
@@ -41,10 +45,15 @@ log = logging.getLogger("diptych.dispatcher")
 
 
 class Dispatcher:
-    """Runs the queue from `start` until `stop`. Belongs to one event loop."""
+    """Runs the queue from `start` until `stop`. Belongs to one event loop.
+
+    Args:
+        weight_of: turns that a caller gets for each turn of a caller of weight 1; by default as the settings say.
+    """
 
     def __init__(
         self, settings: Settings, store: JobStore, library: Library, launcher: Launcher, hub: Hub,
+        weight_of: Callable[[str], float] | None = None,
     ) -> None:
         self._settings, self._store, self._library, self._hub = settings, store, library, hub
         self._measurements = Measurements(store.database)
@@ -52,9 +61,13 @@ class Dispatcher:
         self._launcher = launcher
         self._pool = RunnerPool(settings, launcher, self._measurements, self._wake.set)
         self._running: dict[str, Execution] = {}
-        self._served: dict[str, int] = {}
-        self._turn = 0
-        self._speeds: dict[tuple[str, str], float] = {}
+        self._claiming: set[str] = set()
+        self._turns = Turns(weight_of or (lambda caller: settings.caller_weights.get(caller, 1.0)))
+        self._affinity = Affinity()
+        self._speeds = Speeds()
+        self._outlook = Outlook(store, self._turns, self._speeds, settings.image_batch, self._work_here)
+        self._follower = Follower(store, hub, self._outlook, lambda id: id in self.held())
+        self._heart = Heart(settings, store, self)
         self._wanted: dict[str, float] = {}
         self._began = time.monotonic()
         self._main: asyncio.Task[None] | None = None
@@ -64,13 +77,17 @@ class Dispatcher:
         """When the loop last came round, as `time.monotonic()`."""
 
     async def start(self) -> None:
-        """Take up the queue where it was left: what ran when the last gateway died is queued again."""
-        again, ended = await asyncio.to_thread(self._store.recover)
-        if again or ended:
-            log.warning("after an unclean end: %d jobs queued again, %d ended", again, ended)
-        self._speeds = await asyncio.to_thread(self._measurements.all, "step_seconds")
+        """Take up the queue where it was left: what ran when the last gateway died is queued again.
+
+        Raises:
+            Unavailable: another gateway works on this data folder, or the database cannot be used.
+        """
+        await self._heart.start()
+        for (model, shape), seconds in (await asyncio.to_thread(self._measurements.all, NAME)).items():
+            self._speeds.take(model, shape, seconds)
         await self._pool.start()
         self._launcher.warm()
+        self._follower.start()
         self._main = asyncio.create_task(self._loop())
         self._wake.set()
 
@@ -78,16 +95,43 @@ class Dispatcher:
         """Put running jobs back into the queue, without counting the attempt, and end all runners."""
         self._stopping = True
         self._wake.set()
+        await self._heart.leaving()
         if self._main is not None:
             # Not cancelled at once: a claim that is under way in a thread would be made, and nobody would know.
             await asyncio.wait([self._main], timeout=STOP_SECONDS)
             self._main.cancel()
+        await self._end_runs()
+        await self._follower.stop()
+        await self._heart.stop()
+        self._hub.close()
+        await self._pool.stop()
+
+    async def _end_runs(self) -> None:
         tasks = [execution.task for execution in self._running.values() if execution.task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._hub.close()
-        await self._pool.stop()
+
+    def held(self) -> Collection[str]:
+        """Jobs that run here or are just being claimed."""
+        return {*self._running, *self._claiming}
+
+    def cancel_here(self, id: str) -> None:
+        """Cancel the run of a job, if it runs here."""
+        execution = self._running.get(id)
+        if execution is not None and execution.cancelling is None:
+            execution.cancelling = asyncio.create_task(execution.cancel())
+
+    async def drop_all(self) -> None:
+        """End all runs and write nothing: this gateway was taken for dead, and they are others' now."""
+        for execution in self._running.values():
+            execution.lost = True
+        await self._end_runs()
+
+    def look(self) -> None:
+        """The queue may have changed."""
+        self._wake.set()
+        self._follower.look()
 
     def drain(self) -> None:
         """Begin no more jobs; those that run go on."""
@@ -119,10 +163,15 @@ class Dispatcher:
         spec = spec.model_copy(update={"width": width, "height": height, "seed": seed, "model": card.id})
         id = new_id()
         self._wanted[id] = time.monotonic()
-        job = await asyncio.to_thread(
-            self._store.submit, spec, id=id, caller=caller, priority=priority, limit=self._settings.max_queued_jobs,
-            timeout_seconds=self._settings.job_timeout_seconds, max_attempts=self._settings.job_max_attempts)
-        self._wake.set()
+        try:
+            job = await asyncio.to_thread(
+                self._store.submit, spec, id=id, caller=caller, priority=priority,
+                limit=self._settings.max_queued_jobs, timeout_seconds=self._settings.job_timeout_seconds,
+                max_attempts=self._settings.job_max_attempts)
+        except DiptychError:
+            self._wanted.pop(id, None)
+            raise
+        self.look()
         return job
 
     async def cancel(self, id: str) -> Job:
@@ -136,10 +185,11 @@ class Dispatcher:
             raise Conflict(f"job {id!r} has already ended: {before.state.value}", param="id")
         job = await asyncio.to_thread(self._store.request_cancel, id)
         if job.state is JobState.CANCELLED:
+            self._wanted.pop(id, None)
             self._hub.publish(id, Finished(reason="cancelled"))
-        elif (execution := self._running.get(id)) is not None:
-            execution.cancelling = asyncio.create_task(execution.cancel())
-        self._wake.set()
+        else:
+            self.cancel_here(id)  # where another gateway runs it, that one reads the wish from the database
+        self.look()
         return job
 
     async def events(self, id: str) -> AsyncGenerator[Event, None]:
@@ -153,7 +203,7 @@ class Dispatcher:
                     await asyncio.sleep(0)  # now it is subscribed, and nothing is missed
                     job = await asyncio.to_thread(self._store.get, id)
                     if not job.state.final:
-                        self._wake.set()  # tells a queued job its position
+                        self._follower.look()  # tells a queued job its position
                         if (event := await first) is not None:
                             yield event
                         async for event in stream:
@@ -219,20 +269,17 @@ class Dispatcher:
         """Bytes that all models together may use."""
         return self._pool.budget
 
-    async def queue(self) -> list[tuple[Job, int, float | None]]:
-        """All queued jobs in serving order with position (0: next) and the seconds until each will be done, where all
-        the speeds that this depends on were measured."""
-        order = serving_order(await asyncio.to_thread(self._store.queued), self._served)
-        left: float | None = 0.0
-        for execution in self._running.values():
-            needed = seconds_needed(execution.job.spec, self._speeds, execution.fraction)
-            left = None if left is None or needed is None else max(left, needed)
-        result = []
-        for position, job in enumerate(order):
-            needed = seconds_needed(job.spec, self._speeds)
-            left = None if left is None or needed is None else left + needed
-            result.append((job, position, left))
-        return result
+    async def queue(self, limit: int = SHOWN_JOBS) -> list[tuple[Job, int, float | None]]:
+        """The first `limit` queued jobs in serving order with position (0: next) and the seconds until each will be
+        done, where all the speeds that this depends on were measured."""
+        return await asyncio.to_thread(self._outlook.queue, limit)
+
+    async def place(self, id: str) -> Place | None:
+        """Position and seconds of one queued job; None when it is not queued."""
+        return (await asyncio.to_thread(self._outlook.places, [id])).get(id)
+
+    def _work_here(self) -> list[Work]:
+        return [work_of(execution.job.spec, execution.fraction) for execution in list(self._running.values())]
 
     async def _loop(self) -> None:
         while not self._stopping:
@@ -240,7 +287,7 @@ class Dispatcher:
             try:
                 while not self._stopping and not self._draining and await self._place_one():
                     self.beat = time.monotonic()
-                await self._tell_positions()
+                self._follower.look()
             except DiptychError as error:
                 log.error("the queue could not be read: %s", error.message)
                 await asyncio.sleep(RETRY_SECONDS)
@@ -253,34 +300,66 @@ class Dispatcher:
 
     async def _place_one(self) -> bool:
         """Start the first queued job that can start now; False when none can."""
-        for job in order_heads(await asyncio.to_thread(self._store.heads), self._served):
+        heads = await asyncio.to_thread(self._store.heads)
+        if not heads:
+            return False
+        cards = await asyncio.to_thread(self._cards, {job.model for job in heads})
+        costly = {id for id, card in cards.items() if isinstance(card, Card) and self._pool.pushes_out(card)}
+        order, now = self._turns.order(heads), time.monotonic()
+        self._affinity.keep(heads, costly)
+        for job in self._affinity.arrange(order, costly, now):
+            card = cards[job.model]
             try:
-                card = await asyncio.to_thread(self._library.get, job.model)
+                if isinstance(card, DiptychError):
+                    raise card
                 held = self._pool.want(card, self._wanted.get(job.id, self._began))
             except DiptychError as error:
                 await self._refuse(job, error)
                 return True
             if held is not None and self._room(held, job):
-                return await self._begin(job, card, held)
+                if await self._begin(job, held):
+                    self._affinity.began(job, order, costly, now)
+                return True
+            if job.model in costly and self._affinity.overdue(job, now):
+                return False  # it waits for memory, and nothing that has a later turn may keep that from it
         return False
 
-    def _room(self, held: Held, job: Waiting) -> bool:
-        """Enough work to fill the runner's batch, and always a place for a caller who has none there."""
-        users = held.users
-        full = held.pictures >= self._settings.image_batch or users.total() >= JOBS_PER_RUNNER
-        return not self._pool.draining(held.card.id) and (not full or job.caller not in users)
+    def _cards(self, models: Iterable[str]) -> dict[str, Card | DiptychError]:
+        found: dict[str, Card | DiptychError] = {}
+        for model in models:
+            try:
+                found[model] = self._library.get(model)
+            except DiptychError as error:
+                found[model] = error
+        return found
 
-    async def _begin(self, job: Waiting, card: Card, held: Held) -> bool:
-        claimed = await asyncio.to_thread(self._store.claim, job.id)
-        if claimed is None:
+    def _room(self, held: Held, job: Waiting) -> bool:
+        """Enough work to fill the runner's batch, and always a place for a caller who has nothing there of this class
+        or above it."""
+        if self._pool.draining(held.card.id):
+            return False
+        if held.pictures < self._settings.image_batch and held.users.total() < JOBS_PER_RUNNER:
             return True
-        self._wanted.pop(job.id, None)
-        self._turn += 1
-        self._served[job.caller] = self._turn
-        execution = Execution(claimed, held, self._store, self._hub, self._settings)
-        self._running[job.id] = execution
+        level = CLASSES.index(job.priority)
+        return not any(
+            other.held is held and other.job.caller == job.caller and CLASSES.index(other.job.priority) <= level
+            for other in self._running.values())
+
+    async def _begin(self, job: Waiting, held: Held) -> bool:
+        """False when it was taken or cancelled this moment."""
+        self._claiming.add(job.id)
+        try:
+            claimed = await asyncio.to_thread(self._store.claim, job.id)
+            self._wanted.pop(job.id, None)
+            if claimed is None:
+                return False
+            self._turns.took(job.priority, job.caller)
+            execution = Execution(claimed, held, self._store, self._hub, self._settings)
+            self._running[job.id] = execution
+        finally:
+            self._claiming.discard(job.id)
         held.enter(job.caller, claimed.spec.count)
-        with bound(job_id=job.id, model=card.id, runner_id=held.runner.id if held.runner else None):
+        with bound(job_id=job.id, model=job.model, runner_id=held.runner.id if held.runner else None):
             execution.task = asyncio.create_task(self._run(execution))
         return True
 
@@ -290,24 +369,26 @@ class Dispatcher:
         try:
             await execution.run()
         except asyncio.CancelledError:
-            await asyncio.to_thread(self._store.requeue, job.id, attempt=job.attempts, uncount=True)
+            if not execution.lost:
+                await asyncio.to_thread(self._store.requeue, job.id, attempt=job.attempts, uncount=True)
             raise
         except Exception:
-            # The store could not be written: the job stays "running" in it and is found by the next start.
+            # The store could not be written: the job stays "running" in it until the heart finds that it does not run.
             log.exception("job %s could not be settled", job.id)
-            self._hub.publish(job.id, Failed(message="the job's end could not be written to the database"))
         finally:
             self._running.pop(job.id, None)
             self._pool.release(held, job.caller, job.spec.count)
+            self._follower.look()
         await self._learn(execution)
 
     async def _learn(self, execution: Execution) -> None:
         measured = execution.speed()
         if measured is not None:
-            key, seconds = measured
+            model, shape, together, seconds = measured
             with contextlib.suppress(Unavailable):
-                self._speeds[key] = await asyncio.to_thread(
-                    self._measurements.record, key[0], "step_seconds", key[1], seconds)
+                seconds = await asyncio.to_thread(
+                    self._speeds.record, self._measurements, model, shape, together, seconds)
+                self._speeds.learn(model, shape, together, seconds)
 
     async def _refuse(self, job: Waiting, error: DiptychError) -> None:
         """End a job whose model is gone or could not be loaded. Where the runner died of it, the job has its other
@@ -325,20 +406,3 @@ class Dispatcher:
             status=error.status)
         self._hub.publish(job.id, Failed(message=error.message, status=error.status, param=error.param,
                                          code=error.code))
-
-    async def _tell_positions(self) -> None:
-        watched = set(self._hub.watched()) - set(self._running)
-        if watched:
-            for job, position, eta in await self.queue():
-                if job.id in watched and job.id not in self._running:
-                    self._hub.publish(job.id, Queued(position=position, eta_seconds=eta))
-
-
-def replay(job: Job) -> list[Event]:
-    """The events of a job that has ended, from its record."""
-    events: list[Event] = [
-        ArtifactReady(index=file.index, path=str(Path(file.path)), media_type=file.media_type, seed=file.seed,
-                      width=file.width, height=file.height) for file in job.artifacts]
-    if job.state is JobState.FAILED:
-        return [*events, Failed(message=job.error or "the job failed", status=job.error_status or 503)]
-    return [*events, Finished(reason="cancelled" if job.state is JobState.CANCELLED else "stop")]

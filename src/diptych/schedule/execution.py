@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from diptych.core.errors import DiptychError, JobFailed, Unavailable
+from diptych.core.errors import Conflict, DiptychError, JobFailed, Unavailable
 from diptych.core.events import ArtifactReady, Event, Failed, Finished, Metrics, Progress, Queued
 from diptych.core.jobs import Job, JobState
 from diptych.core.protocol import RunRequest
@@ -33,6 +33,10 @@ log = logging.getLogger("diptych.execution")
 Result = TypeVar("Result")
 
 
+class Lost(Exception):
+    """The job does not run here any more: its gateway was taken for dead, or somebody else settled it."""
+
+
 class Execution:
     """`fraction` is the share of the job that is done, `task` the asyncio task that runs it."""
 
@@ -44,6 +48,9 @@ class Execution:
         self.metrics: dict[str, float] = {}
         self.retry_reason: str | None = None
         """Code of the fault that the next attempt is for."""
+        self.lost = False
+        """The job is another gateway's now: nothing of this attempt is written or told any more."""
+        self._beside = [0.0, 0]
         self._store, self._hub, self._settings = store, hub, settings
         self._made = {file.index for file in job.artifacts}
         self._saved = 0.0
@@ -77,6 +84,9 @@ class Execution:
             if self.held.runner is not None:
                 await self.held.runner.stop()
             last = Failed(message="the runner hung and was ended", retryable=True, code="runner_hung")
+        except Lost:
+            self._lose()
+            return
         except DiptychError as error:
             last = Failed(message=error.message, status=error.status, code=error.code)
         except Exception as error:
@@ -86,19 +96,23 @@ class Execution:
             self._followed = True
         await self._settle(last)
 
-    def speed(self) -> tuple[tuple[str, str], float] | None:
-        """`((model, shape), seconds per step and picture)` of a run that was completed."""
-        rate = self.metrics.get("steps_per_second", 0.0)
+    def speed(self) -> tuple[str, str, float, float] | None:
+        """Of a run that was completed: model, size, how many pictures were denoised together on the average, and the
+        seconds that one step of one of them took."""
+        rate, (pictures, looks) = self.metrics.get("steps_per_second", 0.0), self._beside
         if not self._succeeded or rate <= 0:
             return None
-        return (self.job.spec.model, speed_shape(self.job.spec)), 1 / rate
+        spec, batch = self.job.spec, self._settings.image_batch
+        there = max(pictures / looks if looks else 0.0, spec.count)
+        return spec.model, speed_shape(spec), min(there, batch), spec.count / (rate * there)
 
     async def _follow(self) -> Event:
         """Pass the run's events on; the last one, which is not yet told."""
         assert self.held.runner is not None
         request = RunRequest(
             id=self._run_id, spec=self.job.spec, output_dir=str((self._settings.artifacts_dir / self.job.id).resolve()),
-            skip=tuple(sorted(self._made)), timeout_seconds=self.job.timeout_seconds)
+            skip=tuple(sorted(self._made)), timeout_seconds=self.job.timeout_seconds,
+            share=f"{self.job.priority.value} {self.job.caller}")
         async with contextlib.aclosing(self.held.runner.client.run(request)) as events:
             async for event in events:
                 if isinstance(event, (Finished, Failed)):
@@ -113,6 +127,7 @@ class Execution:
             self.metrics = event.values
         elif isinstance(event, Progress):
             self.fraction = event.step / max(1, event.steps)
+            self._beside = [self._beside[0] + self.held.pictures, self._beside[1] + 1]
             if time.monotonic() - self._saved > SAVE_SECONDS:
                 self._saved = time.monotonic()
                 with contextlib.suppress(Unavailable):  # the next one may be written again
@@ -121,10 +136,12 @@ class Execution:
 
     async def _keep(self, event: ArtifactReady) -> ArtifactReady:
         path = _inside(event.path, self._settings.artifacts_dir)
-        await asyncio.to_thread(
-            self._store.add_artifact, self.job.id, event.index, path, attempt=self.job.attempts,
-            media_type=event.media_type, seed=event.seed,
-            width=event.width, height=event.height)
+        try:
+            await self._write(lambda: self._store.add_artifact(
+                self.job.id, event.index, path, attempt=self.job.attempts, media_type=event.media_type,
+                seed=event.seed, width=event.width, height=event.height))
+        except Conflict as error:
+            raise Lost from error
         self._made.add(event.index)
         return event.model_copy(update={"path": path})
 
@@ -143,20 +160,30 @@ class Execution:
                 self.retry_reason = last.code or "unknown"
                 if await self._write(lambda: self._store.requeue(job.id, attempt=job.attempts)):
                     self._hub.publish(job.id, Queued(position=0))
+                else:
+                    self._lose()
                 return
             if last.retryable:
                 last = last.model_copy(update={
                     "message": f"given up after {job.attempts} attempts: {last.message}", "retryable": False})
-            await self._finish(JobState.FAILED, last.message, last.status)
+            done = await self._finish(JobState.FAILED, last.message, last.status)
         elif isinstance(last, Finished) and last.reason == "cancelled":
-            await self._finish(JobState.CANCELLED)
+            done = await self._finish(JobState.CANCELLED)
         else:
-            await self._finish(JobState.SUCCEEDED)
-            self._succeeded = True
-        self._hub.publish(job.id, last)
+            done = self._succeeded = await self._finish(JobState.SUCCEEDED)
+        if done:
+            self._hub.publish(job.id, last)
+        else:
+            self._lose()
 
-    async def _finish(self, state: JobState, error: str | None = None, status: int | None = None) -> None:
-        await self._write(lambda: self._store.finish(
+    def _lose(self) -> None:
+        """What became of the job is in the store, for those who watch it."""
+        self.lost = True
+        log.warning("job %s, attempt %d: it does not run here any more, what it did is dropped", self.job.id,
+                    self.job.attempts)
+
+    async def _finish(self, state: JobState, error: str | None = None, status: int | None = None) -> bool:
+        return await self._write(lambda: self._store.finish(
             self.job.id, state, attempt=self.job.attempts, error=error, status=status, metrics=self.metrics))
 
     async def _write(self, change: Callable[[], Result]) -> Result:

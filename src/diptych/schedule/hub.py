@@ -18,7 +18,11 @@ class Hub:
         self._closed = False
 
     def publish(self, job_id: str, event: Event) -> None:
-        """Tell all watchers of a job; a final event makes the hub forget the job."""
+        """Tell all watchers of a job something that happened here; a final event makes the hub forget the job."""
+        self.pass_on(job_id, event)
+
+    def pass_on(self, job_id: str, event: Event) -> None:
+        """As `publish`, for what happened elsewhere and was read from the database."""
         for watcher in self._watchers.get(job_id, ()):
             watcher.put(event)
         if isinstance(event, (Finished, Failed)):
@@ -26,6 +30,11 @@ class Hub:
             self._watchers.pop(job_id, None)
             return
         _merge(self._so_far.setdefault(job_id, {}), event)
+
+    def drop(self, job_id: str) -> None:
+        """Forget what a job has told so far, unless somebody watches it."""
+        if job_id not in self._watchers:
+            self._so_far.pop(job_id, None)
 
     def knows(self, job_id: str) -> bool:
         return job_id in self._so_far

@@ -175,6 +175,13 @@ class RunnerPool:
         self._spawn(self._load(held, evicted))
         return None
 
+    def pushes_out(self, card: Card) -> bool:
+        """Whether another model would have to go, or come to rest, before `card` could be loaded."""
+        if card.id in self._held:
+            return False
+        decided = plan(self._request(card), [held.resident() for held in self._held.values()], self.budget)
+        return bool(decided.evict) or decided.mode == "wait"
+
     def draining(self, model: str) -> bool:
         """True when another model has waited so long for memory that `model` gets no new work."""
         now = time.monotonic()

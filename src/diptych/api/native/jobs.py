@@ -70,9 +70,9 @@ async def get_job(services: Having, who: Who, id: str) -> JobView:
     """One job; a queued one with its position and, once speeds are measured, the seconds until it will be done."""
     job = await job_of(services, who, id)
     if job.state is JobState.QUEUED:
-        for queued, position, eta in await services.dispatcher.queue():
-            if queued.id == id:
-                return job_view(job, position, eta)
+        place = await services.dispatcher.place(id)
+        if place is not None:
+            return job_view(job, place.position, place.eta_seconds)
     return job_view(job)
 
 

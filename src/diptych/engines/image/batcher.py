@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -27,16 +27,32 @@ from diptych.engines.image.samplers import SamplerFactory
 log = logging.getLogger(__name__)
 
 
-def fair_shares(wanted: Sequence[int], cap: int) -> list[int]:
-    """How many lanes each run may step, at most `cap` together: one each in order of arrival, round after round."""
+def fair_shares(wanted: Sequence[int], cap: int, owners: Sequence[str] | None = None) -> list[int]:
+    """How many lanes each run may step, at most `cap` together: one each in order of arrival, round after round.
+
+    Args:
+        wanted: lanes that each run could step.
+        owners: who each run counts for. They are given one lane each, round after round, and divide their lanes
+            between their own runs in the same way: many runs are worth no more than one.
+    """
+    owners = owners or [""] * len(wanted)
+    turns = {owner: _turns([position for position, one in enumerate(owners) if one == owner], wanted)
+             for owner in dict.fromkeys(owners)}
     shares = [0] * len(wanted)
     left = min(cap, sum(wanted))
     while left:
-        for position, want in enumerate(wanted):
-            if left and shares[position] < want:
+        for turn in turns.values():
+            position = next(turn, None) if left else None
+            if position is not None:
                 shares[position] += 1
                 left -= 1
     return shares
+
+
+def _turns(positions: Sequence[int], wanted: Sequence[int]) -> Iterator[int]:
+    """Whose lane is next among these runs."""
+    for served in range(max((wanted[position] for position in positions), default=0)):
+        yield from (position for position in positions if wanted[position] > served)
 
 
 class Batcher:
@@ -127,7 +143,8 @@ class Batcher:
     def _select(self, runs: list[Run]) -> list[Lane]:
         """Lanes to step now. A run's earlier pictures go first, so that they are finished first."""
         selected: list[Lane] = []
-        for run, share in zip(runs, fair_shares([run.wanted for run in runs], self._cap), strict=True):
+        shares = fair_shares([run.wanted for run in runs], self._cap, [run.share for run in runs])
+        for run, share in zip(runs, shares, strict=True):
             try:
                 while share > sum(not lane.sampler.done for lane in run.lanes):
                     self._start_lane(run)

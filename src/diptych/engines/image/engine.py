@@ -68,7 +68,8 @@ class ImageEngine:
         except OSError as error:
             raise Unavailable(f"the job's folder cannot be made: {error.strerror}", code="write_failed") from error
         self._batcher.add(Run(
-            request.id, spec, self._card, folder, frozenset(request.skip), emit, request.timeout_seconds))
+            request.id, spec, self._card, folder, frozenset(request.skip), emit, request.timeout_seconds,
+            request.share))
 
     def cancel(self, id: str) -> bool:
         return self._batcher is not None and self._batcher.cancel(id)

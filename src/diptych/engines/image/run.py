@@ -74,6 +74,7 @@ class Run:
     skip: frozenset[int]
     emit: Callable[[Event], None]
     timeout_seconds: float | None = None
+    share: str = ""
     cancelled: bool = False
     ended: bool = False
     accepted: float = field(default_factory=time.monotonic)
