@@ -112,6 +112,10 @@ class _Console(logging.StreamHandler[TextIO]):
 class _File(RotatingFileHandler):
     """Loses a line rather than disturb the work: the disk may be full."""
 
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # what is left to be written
+            super().close()
+
     def handleError(self, record: logging.LogRecord) -> None:
         return
 

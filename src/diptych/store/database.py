@@ -121,12 +121,13 @@ def _told() -> Iterator[None]:
 
 
 def _engine(url: str) -> Engine:
-    made = make_url(url)
+    made = make_url(url)  # parameters are hidden from errors: a prompt must not reach the log
     if made.get_backend_name() != "postgresql":
-        return create_engine(made, pool_pre_ping=not url.startswith("sqlite"))
+        return create_engine(made, hide_parameters=True, pool_pre_ping=not url.startswith("sqlite"))
     # Who waits longer for a lock or an answer is told so, and tries again.
     arguments = {"connect_timeout": CONNECT_SECONDS, "options": f"-c lock_timeout={BUSY_MILLISECONDS}"}
-    return create_engine(made, pool_pre_ping=True, pool_timeout=CONNECT_SECONDS, connect_args=arguments)
+    return create_engine(
+        made, hide_parameters=True, pool_pre_ping=True, pool_timeout=CONNECT_SECONDS, connect_args=arguments)
 
 
 def _set_up_sqlite(connection: Any, record: Any) -> None:

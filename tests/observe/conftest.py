@@ -1,0 +1,46 @@
+"""Servers of the API's tests, watched."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import httpx
+import pytest
+
+
+def _api_tests() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("api_servers", Path(__file__).parents[1] / "api" / "conftest.py")
+    assert spec is not None and spec.loader is not None
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+_servers = _api_tests()
+Server = _servers.Server
+model_folder = _servers.model_folder
+until = _servers.until
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> Iterator[Server]:
+    """A server with the models `tiny` and `starter-text`. It ends in order, and has had no fault of its own."""
+    served = Server(tmp_path_factory.mktemp("watched") / "data", model_dirs=[str(model_folder)], text_context=512,
+                    warm_spare=False, log_format="json")
+    try:
+        served.wait()
+        yield served
+    finally:
+        status = served.stop()
+    assert status == 0
+    assert "Traceback" not in served.log
+
+
+@pytest.fixture
+def http(watched: Server) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=watched.url, timeout=120) as client:
+        yield client
