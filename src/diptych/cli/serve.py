@@ -87,15 +87,15 @@ def run_server(settings: Settings, *, until_eof: bool = False) -> None:
 
     settings = settings.model_copy(update={"data_dir": settings.data_dir.expanduser().resolve()})
     with exclusive(settings.data_dir):
+        from diptych.app import prepare
+        from diptych.app import serve as serve_app
+
+        prepare(settings)
         settings = settings.model_copy(update={"port": settings.port or free_port(settings.host)})
         check_port(settings.host, settings.port)
-        from diptych.app import prepare
-        from diptych.app import serve as serve_app  # after the checks: it imports the whole server
-
         if until_eof:
             threading.Thread(target=_end_with_input, name="until-eof", daemon=True).start()
         url = url_of(settings.host, settings.port)
-        prepare(settings)
         owner = secrets.token_urlsafe(32)
         with published(settings.data_dir, url, owner):
             print(f"Diptych starts at {url} (data in {settings.data_dir}); Ctrl-C ends it.", flush=True)
@@ -109,8 +109,11 @@ def url_of(host: str, port: int) -> str:
 
 
 def free_port(host: str) -> int:
-    with _bound(host, 0) as bound:
-        return int(bound.getsockname()[1])
+    try:
+        with _bound(host, 0) as bound:
+            return int(bound.getsockname()[1])
+    except OSError as error:
+        raise CliError(f"cannot listen on {host!r}: {error.strerror or error}") from error
 
 
 def check_port(host: str, port: int) -> None:
