@@ -45,6 +45,8 @@ class Settings(BaseSettings):
     warm_spare: bool = Field(True, description="keep a runner with its libraries imported and no model")
     runner_start_seconds: float = Field(120.0, gt=0, description="how long a runner may take to load its model")
     runner_idle_seconds: float = Field(900.0, gt=0, description="idle runners end after this time")
+    runner_hang_seconds: float = Field(
+        60.0, ge=1, description="a runner that neither answers nor computes for so long is ended")
     job_timeout_seconds: float = Field(3600.0, gt=0)
     job_max_attempts: int = Field(3, ge=1, le=100)
     max_body_bytes: int = Field(4 * 1024 * 1024, ge=1024, description="largest request body")

@@ -50,6 +50,14 @@ class RunnerClient:
         """Raises Unavailable when the runner does not answer."""
         return Health.model_validate(await self._call("GET", "/health"))
 
+    async def answers(self, seconds: float) -> bool:
+        """Whether the runner answers at all within so many seconds."""
+        try:
+            await self._call("GET", "/health", timeout=seconds)
+        except Unavailable:
+            return False
+        return True
+
     async def load(self, request: LoadRequest, timeout: float | None = None) -> Health:
         """Load the model and wait until it can serve.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import secrets
 import signal
@@ -17,6 +18,7 @@ from diptych.core.errors import InvalidRequest, Unavailable
 from diptych.core.protocol import LoadRequest
 from diptych.runners.client import RunnerClient
 from diptych.runners.logs import last_words, prune_logs
+from diptych.runners.watch import until_hung
 from diptych.settings import Settings
 
 Options = dict[str, float | int | str | bool]
@@ -25,6 +27,8 @@ SPARE_ENGINE = "image"
 """The engine whose libraries take seconds to import."""
 POLITE_SECONDS = 8.0
 TERMINATE_SECONDS = 3.0
+
+log = logging.getLogger("diptych.runners")
 
 
 class Runner:
@@ -36,6 +40,8 @@ class Runner:
         self.exited = asyncio.Event()
         self._client: RunnerClient | None = None
         self._watch = asyncio.ensure_future(self._wait())
+        self._guard: asyncio.Task[None] | None = None
+        self._hung_seconds: float | None = None
 
     @property
     def client(self) -> RunnerClient:
@@ -47,8 +53,10 @@ class Runner:
     def alive(self) -> bool:
         return self.process.returncode is None
 
-    def connect(self, port: int, token: str) -> None:
+    def connect(self, port: int, token: str, hang_seconds: float) -> None:
+        """From now on it has a client, and is ended when it hangs for `hang_seconds`."""
         self._client = RunnerClient(f"http://127.0.0.1:{port}", token, exited=self.exited, reason=self.reason)
+        self._guard = asyncio.ensure_future(self._end_when_hung(self._client, hang_seconds))
 
     def on_exit(self, told: Callable[[], object]) -> None:
         """`told` is called in the event loop when the process has ended."""
@@ -61,6 +69,8 @@ class Runner:
             return "the connection to the runner broke"
         if status == 0:
             return "the runner has ended"
+        if self._hung_seconds is not None:
+            return f"the runner hung and was ended: for {self._hung_seconds:g} s it neither answered nor computed"
         how = f"by {_signal_name(-status)}" if status < 0 else f"with status {status}"
         words = last_words(self.log)
         return f"the runner ended {how}" + (f": {words}" if words else "") + f" (log: {self.log.name})"
@@ -87,6 +97,15 @@ class Runner:
     async def _wait(self) -> None:
         await self.process.wait()
         self.exited.set()
+        if self._guard is not None:
+            self._guard.cancel()
+
+    async def _end_when_hung(self, client: RunnerClient, seconds: float) -> None:
+        if await until_hung(client.answers, self.process.pid, seconds) and self.alive:
+            log.error("runner %s hung for %g s and is ended", self.id, seconds)
+            self._hung_seconds = seconds
+            with contextlib.suppress(ProcessLookupError):
+                self.process.kill()
 
 
 def engine_of(card: Card) -> str:
@@ -182,7 +201,7 @@ class Launcher:
         self._runners.add(runner)
         runner.on_exit(lambda: self._runners.discard(runner))
         try:
-            runner.connect(await self._port(runner), token)
+            runner.connect(await self._port(runner), token, self._settings.runner_hang_seconds)
         except BaseException:
             await self._discard(runner)
             raise
