@@ -104,7 +104,10 @@ async def running(
         hub, library = CountingHub(metrics), Library(settings)
         ring = key_ring(settings, store.database, owner)
         limits = Limits(KeyStore(store.database), ring.of_caller)
-        dispatcher = ServingDispatcher(limits, settings, store, library, Launcher(settings), hub)
+        await ring.refresh(0.0)
+        weight_of = ring.weight_of(settings.caller_weights)
+        dispatcher = ServingDispatcher(
+            limits, settings, store, library, Launcher(settings), hub, weight_of=weight_of)
         dispatcher.watch(metrics, lifecycle)
         hub.watch(dispatcher.executing)
         observer = Observer(metrics, lifecycle, Readiness(settings, store.database, dispatcher, lifecycle))

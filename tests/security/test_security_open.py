@@ -18,7 +18,8 @@ JOBS = "/api/jobs"
 SERVED = ["localhost", "LOCALHOST", "localhost.", "app.localhost", "127.0.0.1", "127.9.9.9", "[::1]", "studio.lan",
           "a.example.org"]
 NOT_SERVED = ["", "evil.example", "localhost.evil.example", "127.0.0.1.nip.io", "127.0.0.1@evil.example",
-              "notlocalhost", "[::1", "::1", "0.0.0.0", "10.0.0.1", "example.org", "xexample.org", "a.example.org.evil", "localhost:x",
+              "notlocalhost",
+              "[::1", "::1", "0.0.0.0", "10.0.0.1", "example.org", "xexample.org", "a.example.org.evil", "localhost:x",
               "localhost:99999", "localhost:80:80", "localhost, evil.example", "local host", "%6cocalhost", "[::1]x",
               "2130706433", "0x7f000001", "0177.0.0.1", "127.1", "lócalhost"]
 

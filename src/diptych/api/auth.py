@@ -26,7 +26,7 @@ from diptych.store.keys import KeyStore
 FRESH_SECONDS = 2.0
 """The keys are read from the database again after this time: so soon a change is in force."""
 SOONEST_SECONDS = 0.2
-"""A key that is not known has them read again at once, but not more often than this."""
+"""A key that is not known has them read again, but not more often than this."""
 PRINCIPAL = "diptych.principal"
 
 log = logging.getLogger("diptych.keys")
@@ -74,6 +74,15 @@ class KeyRing:
         """The key whose name is the caller's."""
         return self._by_name.get(caller)
 
+    def weight_of(self, others: Mapping[str, float]) -> Callable[[str], float]:
+        """Turns that a caller gets for each turn of a caller of weight 1: its key's, or what `others` says."""
+
+        def weight(caller: str) -> float:
+            key = self.of_caller(caller)
+            return others.get(caller, 1.0) if key is None else float(key.weight)
+
+        return weight
+
     async def who(self, text: str | None) -> Principal:
         """Raises Unauthorized when a key is needed and `text` is none that is valid; it is never repeated."""
         await self.refresh(FRESH_SECONDS)
@@ -82,7 +91,7 @@ class KeyRing:
             return OWNER
         key = self._match(text)
         if key is None and text is not None and key_id(text) is not None:
-            await self.refresh(SOONEST_SECONDS)
+            await self._read(time.monotonic())  # it may be a new one
             key = self._match(text)
         if key is not None:
             return self._admit(key)
@@ -91,13 +100,18 @@ class KeyRing:
         return OWNER
 
     async def refresh(self, age: float) -> None:
-        """Read the keys again when what is known is older than `age` seconds."""
-        self._reading = self._reading or asyncio.Lock()
-        if time.monotonic() - self._read_at < age or (self._reading.locked() and self._read_at > 0):
-            return
-        async with self._reading:
-            if time.monotonic() - self._read_at < age:
+        """Read the keys again when what is known is older than `age` seconds. Only one request waits for that, the
+        others go on with what is known."""
+        if time.monotonic() - self._read_at >= age and not (self._lock().locked() and self._read_at > 0):
+            await self._read(time.monotonic() - age)
+
+    async def _read(self, since: float) -> None:
+        """Until the keys are known as they were at `since` or later (`time.monotonic`)."""
+        async with self._lock():
+            if self._read_at >= since:
                 return
+            await asyncio.sleep(max(0.0, self._read_at + SOONEST_SECONDS - time.monotonic()))
+            begin = time.monotonic()
             try:
                 keys = await asyncio.to_thread(self._store.list)
             except DiptychError as error:
@@ -108,7 +122,11 @@ class KeyRing:
             else:
                 self._by_id = {key.id: key for key in keys}
                 self._by_name = {key.name: key for key in keys}
-            self._read_at = time.monotonic()
+            self._read_at = begin
+
+    def _lock(self) -> asyncio.Lock:
+        self._reading = self._reading or asyncio.Lock()
+        return self._reading
 
     def _match(self, text: str | None) -> ApiKey | None:
         key = self._by_id.get(key_id(text) or "") if text is not None else None

@@ -20,6 +20,8 @@ from diptych.store.keys import KeyStore, Kind
 BYTES_PER_TOKEN = 3
 """What a prompt is reserved as, before its tokens are counted."""
 IMAGE_TOKENS = 1024
+PROMPT_FIELDS = {"messages", "tools", "prompt", "suffix", "inputs", "query", "documents", "options"}
+"""Fields of live specs that a model reads."""
 QUEUE_RETRY_SECONDS = 10.0
 """How long a waiting caller is told to wait when too much of its own waits; nobody knows when that will be done."""
 
@@ -155,7 +157,7 @@ def told(amount: float) -> str:
 def prompt_tokens(spec: Any) -> int:
     """About how many tokens the prompt of a live spec has. Pictures in it count as `IMAGE_TOKENS` each."""
     size, images = 0, 0
-    waiting: list[Any] = [spec.model_dump(exclude={"sampling", "model", "grammar"})]
+    waiting: list[Any] = [spec.model_dump(include=PROMPT_FIELDS)]
     while waiting:
         value = waiting.pop()
         if isinstance(value, dict):

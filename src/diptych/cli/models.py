@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -88,6 +89,20 @@ def unload(model: Model, server: Server = None, data_dir: DataDir = None) -> Non
     """Unload a model: its process ends and its memory is free."""
     _with_running_server(model, server, data_dir, "unload")
     print(f"{model} is not loaded any more")
+
+
+@app.command()
+def convert(
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="A .ckpt, .pt, .pth or .bin file, or a model's folder.")],
+    force: Annotated[bool, typer.Option("--force", help="Write a file anew that is there already.")] = False,
+) -> None:
+    """Make safetensors of pickled weights, beside them. What holds more than weights is refused."""
+    import subprocess
+    import sys
+
+    # A process of its own: the commands never import torch.
+    command = [sys.executable, "-m", "diptych.engines.convert", str(path), *(["--force"] if force else [])]
+    raise typer.Exit(subprocess.run(command, stdin=subprocess.DEVNULL).returncode)
 
 
 def _with_running_server(model: str, server: str | None, data_dir: Any, action: str) -> None:

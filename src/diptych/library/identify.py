@@ -13,6 +13,7 @@ from typing import Any
 from diptych.core.cards import Card
 from diptych.library import text_traits
 from diptych.library.gguf import BadFile, GgufHeader, read_gguf
+from diptych.library.pickles import PICKLES, told_pickled
 from diptych.library.safetensors_header import read_safetensors
 
 MODEL_INDEX = "model_index.json"
@@ -105,10 +106,9 @@ def _weight_files(part: Path) -> list[Path]:
     """The safetensors files of a part: the plain ones, or the fp16 variant where it is alone."""
     found = sorted(part.glob("*.safetensors"))
     if not found:
-        pickled = any(part.glob("*.bin")) or any(part.glob("*.ckpt"))
+        pickled = any(part.glob(f"*{ending}") for ending in PICKLES)
         raise BadFile(f"part {part.name!r} has " + (
-            "only pickled weights, which are not loaded because they can run code; convert them to safetensors"
-            if pickled else "no safetensors weights"))
+            f"only {told_pickled(part.parent)}" if pickled else "no safetensors weights"))
     plain = [file for file in found if ".fp16" not in file.name and ".non_ema" not in file.name]
     return plain or found
 

@@ -12,6 +12,7 @@ from diptych.core.cards import Card
 from diptych.core.errors import NotFound
 from diptych.library.gguf import BadFile
 from diptych.library.identify import MODEL_INDEX, identify_diffusers, identify_gguf, part_files
+from diptych.library.pickles import PICKLES, pickled_among, told_pickled
 from diptych.library.starters import STARTER, STARTER_TEXT, find_starter
 from diptych.library.text_traits import files_beside
 from diptych.settings import Settings
@@ -106,6 +107,8 @@ class Library:
 def _identify(path: Path, starter: Path | None) -> Card | None:
     if path.is_dir():
         return identify_diffusers(path, STARTER if path == starter else None)
+    if path.suffix.lower() in PICKLES:
+        raise BadFile(told_pickled(path))
     return identify_gguf(path, STARTER_TEXT if path.parent.name == STARTER_TEXT else None)
 
 
@@ -144,6 +147,7 @@ def _models_below(root: Path) -> Iterator[Path]:
             continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (here / name for name in sorted(files) if name.endswith(".gguf") and not name.startswith("."))
+        yield from pickled_among(here, files)
 
 
 def _state(path: Path) -> _State:

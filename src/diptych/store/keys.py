@@ -101,10 +101,6 @@ class KeyStore:
         moment = datetime.now(timezone.utc)
         return any(key.state(moment) == "valid" for key in self.list())
 
-    def weights(self) -> dict[str, int]:
-        """Share of each caller that has a key."""
-        return {key.name: key.weight for key in self.list()}
-
     def queued(self, caller: str) -> int:
         """Jobs of this caller that wait."""
         query = select(func.count()).select_from(jobs).where(
