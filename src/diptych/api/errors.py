@@ -53,14 +53,22 @@ def path_of(parts: Iterable[Any]) -> str:
     return path
 
 
-def refusal(error: ValidationError, names: dict[str, str] | None = None, known: Iterable[str] = ()) -> InvalidRequest:
+def refusal(
+    error: ValidationError, names: dict[str, str] | None = None, known: Iterable[str] = (), within: str = "",
+) -> InvalidRequest:
     """The first fault that pydantic found, as one sentence: field, limits, value.
 
     Args:
         names: what the client calls a field of the model, where that differs.
         known: fields to name where one is unknown.
+        within: what the client calls the field that the model is read from.
     """
-    return _refusal(error.errors(include_url=False)[0], names or {}, known)
+    fault: dict[str, Any] = dict(error.errors(include_url=False)[0])
+    first, *rest = fault["loc"] or ("body",)
+    if within:
+        inner = [(names or {}).get(first, first), *rest] if fault["loc"] else []
+        return _refusal({**fault, "loc": (within, *inner)}, {}, known)
+    return _refusal(fault, names or {}, known)
 
 
 def _refusal(fault: Any, names: dict[str, str], known: Iterable[str] = ()) -> InvalidRequest:

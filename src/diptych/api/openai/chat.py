@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter
@@ -10,9 +11,10 @@ from starlette.responses import Response
 
 from diptych.api.body import json_body
 from diptych.api.docs import body_of
-from diptych.api.openai.convert import chat_spec, include_usage
+from diptych.api.openai.convert import answers_of, chat_spec, include_usage
+from diptych.api.openai.pictures import Pictures
 from diptych.api.openai.schema import ChatRequest
-from diptych.api.openai.text import answer
+from diptych.api.openai.text import WHOLE_CALLS, Asked, answer
 from diptych.api.services import Caller, Having
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"])
@@ -22,6 +24,15 @@ router = APIRouter(prefix="/v1", tags=["OpenAI"])
 async def chat_completions(
     request: Request, services: Having, caller: Caller, body: Annotated[ChatRequest, json_body(ChatRequest)],
 ) -> Response:
-    """One answer to a conversation, whole or streamed. The run ends when its client goes."""
-    spec, with_usage = chat_spec(body), include_usage(body)
-    return await answer(request, services, spec, caller, stream=bool(body.stream), with_usage=with_usage)
+    """Answers to a conversation, whole or streamed. The runs end when their client goes."""
+    count, with_usage = answers_of(body), include_usage(body)
+    pictures = Pictures(services.settings)
+    if any(isinstance(message.content, list) for message in body.messages):
+        spec = await asyncio.to_thread(chat_spec, body, pictures)  # pictures are decoded, and may be fetched
+    else:
+        spec = chat_spec(body, pictures)
+    asked = Asked(
+        count, count, stream=bool(body.stream), with_usage=with_usage, stop_shown=bool(body.include_stop_str_in_output),
+        old_calls=body.functions is not None,
+        whole_calls=request.headers.get("user-agent", "").startswith(WHOLE_CALLS))
+    return await answer(request, services, [spec], caller, asked)

@@ -10,9 +10,9 @@ from starlette.responses import Response
 
 from diptych.api.body import json_body
 from diptych.api.docs import body_of
-from diptych.api.openai.convert import completion_spec, include_usage
+from diptych.api.openai.convert import answers_of, completion_specs, include_usage
 from diptych.api.openai.schema import CompletionRequest
-from diptych.api.openai.text import answer
+from diptych.api.openai.text import Asked, answer
 from diptych.api.services import Caller, Having
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"])
@@ -23,6 +23,8 @@ async def completions(
     request: Request, services: Having, caller: Caller,
     body: Annotated[CompletionRequest, json_body(CompletionRequest)],
 ) -> Response:
-    """Continue a text as it stands, without a chat template."""
-    spec, with_usage = completion_spec(body), include_usage(body)
-    return await answer(request, services, spec, caller, stream=bool(body.stream), with_usage=with_usage)
+    """Continue texts as they stand, without a chat template; with `suffix`, fill the gap before it."""
+    count, with_usage = answers_of(body, body.best_of), include_usage(body)
+    asked = Asked(count, body.n or 1, stream=bool(body.stream), with_usage=with_usage,
+                  stop_shown=bool(body.include_stop_str_in_output))
+    return await answer(request, services, completion_specs(body), caller, asked)

@@ -1,43 +1,79 @@
-"""From OpenAI's requests to specs. Pure."""
+"""From OpenAI's requests to specs."""
 
 from __future__ import annotations
 
 import re
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
-
-from diptych.api.errors import not_supported, path_of, refusal, shown
+from diptych.api.errors import shown
 from diptych.api.native.convert import image_spec
-from diptych.api.openai.schema import ChatMessage, ChatRequest, CompletionRequest, ImageRequest, SamplingFields
-from diptych.api.openai.unsupported import CHAT, COMPLETION, IMAGE, MESSAGE, refuse_unsupported
+from diptych.api.openai.checked import checked, same
+from diptych.api.openai.messages import SAFE_PROMPT, messages_of
+from diptych.api.openai.pictures import Pictures
+from diptych.api.openai.sampling import adapters_of, sampling_of, truncation_of
+from diptych.api.openai.schema import ChatRequest, CompletionRequest, ImageRequest, SamplingFields
+from diptych.api.openai.tools import chat_tools, format_of
+from diptych.api.openai.unsupported import CHAT, COMPLETION, IMAGE, refuse_unsupported
+from diptych.core.chat import Message
 from diptych.core.errors import InvalidRequest
-from diptych.core.specs import ChatSpec, CompletionSpec, ImageSpec, Sampling
+from diptych.core.specs import ChatSpec, CompletionSpec, ImageSpec
 
 COMPLETION_TOKENS = 16
 """OpenAI's limit of a completion that asks for none."""
-ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
-UNBUILT_ROLES = ("tool", "function")
-MAX_STOPS, MAX_STOP = 16, 1000
-Kind = TypeVar("Kind", bound=BaseModel)
+MAX_PROMPTS = 128
+EFFORTS = ("none", "minimal", "low", "medium", "high")
 _SIZE = re.compile(r"([0-9]{1,5})x([0-9]{1,5})")
 IMAGE_NAMES = {"count": "n", "width": "size", "height": "size"}
 """Fields of a spec, and what OpenAI's clients call them."""
 
 
-def chat_spec(body: ChatRequest) -> ChatSpec:
-    """Raises InvalidRequest."""
+def chat_spec(body: ChatRequest, pictures: Pictures) -> ChatSpec:
+    """Blocks where there are pictures. Raises InvalidRequest, and what `Pictures` does."""
     refuse_unsupported(body, CHAT)
-    limit = _same(body, "max_completion_tokens", "max_tokens")
-    messages = [_message(message, f"messages[{index}]") for index, message in enumerate(body.messages)]
-    return _checked(ChatSpec, model=body.model, messages=messages, sampling=_sampling(body, limit))
+    choice, tools = chat_tools(body)
+    messages = messages_of(body.messages, pictures)
+    if body.safe_prompt:
+        messages = with_instruction(messages, SAFE_PROMPT)
+    if body.continue_final_message:
+        messages = _continued(messages)
+    logprobs = _chat_logprobs(body)
+    return checked(
+        ChatSpec, model=body.model, messages=messages, tools=tools, tool_choice=choice,
+        sampling=sampling_of(body, same(body, "max_completion_tokens", "max_tokens"), logprobs),
+        parallel_tool_calls=body.parallel_tool_calls is not False, format=format_of(body),
+        reasoning_effort=effort_of(body.reasoning_effort, "reasoning_effort"),
+        template_options=body.chat_template_kwargs or {}, adapters=adapters_of(body), **truncation_of(body.truncation))
 
 
-def completion_spec(body: CompletionRequest) -> CompletionSpec:
-    """Raises InvalidRequest."""
+def completion_specs(body: CompletionRequest) -> list[CompletionSpec]:
+    """One for each prompt. Raises InvalidRequest."""
     refuse_unsupported(body, COMPLETION)
-    sampling = _sampling(body, body.max_tokens or COMPLETION_TOKENS)
-    return _checked(CompletionSpec, model=body.model, prompt=_prompt(body.prompt), sampling=sampling)
+    if body.echo and body.logprobs is not None:
+        raise InvalidRequest("echo with logprobs: the prompt's own probabilities are not supported yet", param="echo",
+                             code="not_supported")
+    if body.echo and body.suffix:
+        raise InvalidRequest("echo cannot be used together with suffix", param="echo")
+    logprobs = body.logprobs
+    if (body.best_of or 1) > 1 and logprobs is None:
+        logprobs = 0  # the likeliest is told by them
+    limit = body.max_tokens or COMPLETION_TOKENS
+    sampling = sampling_of(body, limit, logprobs)
+    common: dict[str, Any] = {"suffix": body.suffix or None, "echo": bool(body.echo), "format": format_of(body),
+                              "adapters": adapters_of(body), **truncation_of(body.truncation)}
+    return [checked(CompletionSpec, model=body.model, prompt=prompt, sampling=sampling, **common)
+            for prompt in prompts_of(body.prompt)]
+
+
+def answers_of(body: SamplingFields, best_of: int | None = None) -> int:
+    """How many answers are made for each prompt. Raises InvalidRequest."""
+    count = body.n or 1
+    if best_of is None:
+        return count
+    if best_of < count:
+        raise InvalidRequest(f"best_of is {best_of}, less than n, which is {count}", param="best_of")
+    if best_of > count and body.stream:
+        raise InvalidRequest("best_of cannot be streamed: the best is known at the end", param="best_of")
+    return best_of
 
 
 def picture_spec(body: ImageRequest) -> ImageSpec:
@@ -66,78 +102,54 @@ def include_usage(body: SamplingFields) -> bool:
     return bool(body.stream_options.include_usage)
 
 
-def _message(message: ChatMessage, where: str) -> dict[str, str]:
-    if message.role in UNBUILT_ROLES:
-        raise not_supported(f"{where}.role", shown(message.role))
-    if message.role not in ROLES:
+def effort_of(value: str | None, name: str) -> Any:
+    if value is not None and value not in EFFORTS:
+        raise InvalidRequest(f"{name} is {shown(value)}, not one of {', '.join(EFFORTS)}", param=name)
+    return value
+
+
+def with_instruction(messages: list[Message], text: str) -> list[Message]:
+    """The conversation with `text` at the beginning of its system message."""
+    if messages[0].role == "system":
+        first = messages[0].model_copy(update={"content": f"{text}\n\n{messages[0].text}"})
+        return [first, *messages[1:]]
+    return [Message(role="system", content=text), *messages]
+
+
+def prompts_of(prompt: Any) -> list[str | tuple[int, ...]]:
+    """A text, texts, tokens, or lists of tokens. Raises InvalidRequest."""
+    if _is_prompt(prompt):
+        return [tuple(prompt) if isinstance(prompt, list) else prompt]
+    if not isinstance(prompt, list) or not prompt:
         raise InvalidRequest(
-            f"{where}.role is {shown(message.role)}, not one of {', '.join(ROLES)}", param=f"{where}.role")
-    refuse_unsupported(message, MESSAGE, f"{where}.")
-    return {"role": ROLES[message.role], "content": _content(message.content, f"{where}.content")}
+            f"prompt must be text, a list of texts, or token ids, and not empty, not {shown(prompt)}", param="prompt")
+    if len(prompt) > MAX_PROMPTS:
+        raise InvalidRequest(f"prompt has {len(prompt)} entries, at most {MAX_PROMPTS} are taken", param="prompt")
+    for index, one in enumerate(prompt):
+        if not _is_prompt(one):
+            raise InvalidRequest(
+                f"prompt[{index}] must be text or token ids, and not empty, not {shown(one)}", param=f"prompt[{index}]")
+    return [tuple(one) if isinstance(one, list) else one for one in prompt]
 
 
-def _content(content: Any, where: str) -> str:
-    if isinstance(content, str):
-        return content
-    if not isinstance(content, list):
-        raise InvalidRequest(f"{where} must be text or a list of text parts, not {shown(content)}", param=where)
-    return "".join(_part(part, f"{where}[{index}]") for index, part in enumerate(content))
+def _is_prompt(value: Any) -> bool:
+    if isinstance(value, str):
+        return bool(value)
+    return isinstance(value, list) and bool(value) and all(
+        isinstance(item, int) and not isinstance(item, bool) and 0 <= item < 2**31 for item in value)
 
 
-def _part(part: Any, where: str) -> str:
-    if not isinstance(part, dict):
-        raise InvalidRequest(f"{where} must be an object with type and text, not {shown(part)}", param=where)
-    kind, text = part.get("type"), part.get("text")
-    if kind != "text":
-        if isinstance(kind, str):
-            raise not_supported(f"{where}.type", f"content of type {shown(kind)}")
-        raise InvalidRequest(f"{where}.type must be text, not {shown(kind)}", param=f"{where}.type")
-    if not isinstance(text, str):
-        raise InvalidRequest(f"{where}.text must be text, not {shown(text)}", param=f"{where}.text")
-    return text
+def _continued(messages: list[Message]) -> list[Message]:
+    if messages[-1].role != "assistant":
+        raise InvalidRequest("continue_final_message needs a last message of the assistant",
+                             param="continue_final_message")
+    return [*messages[:-1], messages[-1].model_copy(update={"prefix": True})]
 
 
-def _prompt(prompt: Any) -> str:
-    if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str):
-        prompt = prompt[0]
-    if isinstance(prompt, list) and prompt and all(isinstance(item, str) for item in prompt):
-        raise not_supported("prompt", f"a list of {len(prompt)} prompts")
-    if isinstance(prompt, list) and prompt:
-        raise not_supported("prompt", "a list of tokens")
-    if not isinstance(prompt, str) or not prompt:
-        raise InvalidRequest(f"prompt must be text that is not empty, not {shown(prompt)}", param="prompt")
-    return prompt
-
-
-def _sampling(body: SamplingFields, max_tokens: int | None) -> Sampling:
-    names = ("temperature", "top_p", "top_k", "min_p", "frequency_penalty", "presence_penalty", "seed")
-    values: dict[str, Any] = {name: value for name in names if (value := getattr(body, name)) is not None}
-    penalty = _same(body, "repeat_penalty", "repetition_penalty")
-    if penalty is not None:
-        values["repeat_penalty"] = penalty
-    return _checked(Sampling, **values, max_tokens=max_tokens, stop=_stop(body.stop))
-
-
-def _stop(stop: Any) -> tuple[str, ...]:
-    if stop is None:
-        return ()
-    stops = [stop] if isinstance(stop, str) else stop
-    if not isinstance(stops, list) or len(stops) > MAX_STOPS:
-        raise InvalidRequest(
-            f"stop must be text or a list of at most {MAX_STOPS} texts, not {shown(stop)}", param="stop")
-    for index, text in enumerate(stops):
-        if not isinstance(text, str) or not 1 <= len(text) <= MAX_STOP:
-            where = "stop" if isinstance(stop, str) else path_of(("stop", index))
-            raise InvalidRequest(f"{where} must have 1 to {MAX_STOP} characters, not {shown(text)}", param=where)
-    return tuple(stops)
-
-
-def _same(body: SamplingFields, first: str, second: str) -> Any:
-    """The value of a field that has two names. Raises InvalidRequest when both are there and differ."""
-    one, other = getattr(body, first), getattr(body, second)
-    if one is not None and other is not None and one != other:
-        raise InvalidRequest(f"{first} is {one} and {second} is {other}; give one of them", param=second)
-    return other if one is None else one
+def _chat_logprobs(body: ChatRequest) -> int | None:
+    if body.top_logprobs and not body.logprobs:
+        raise InvalidRequest("top_logprobs needs logprobs: true", param="top_logprobs")
+    return (body.top_logprobs or 0) if body.logprobs else None
 
 
 def _size(size: str | None) -> tuple[int | None, int | None]:
@@ -147,10 +159,3 @@ def _size(size: str | None) -> tuple[int | None, int | None]:
     if found is None:
         raise InvalidRequest(f"size is {shown(size)}, not WIDTHxHEIGHT in pixels or auto", param="size")
     return int(found[1]), int(found[2])
-
-
-def _checked(kind: type[Kind], **values: Any) -> Kind:
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        raise refusal(error) from None

@@ -13,9 +13,17 @@ ModelId = Annotated[str, Field(min_length=1, max_length=300, description="id of 
 Flag = bool | None
 Number = float | None
 _TEXTS = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
-_PARTS = {"anyOf": [{"type": "string"}, {"type": "array", "items": {
-    "type": "object", "required": ["type", "text"],
-    "properties": {"type": {"const": "text"}, "text": {"type": "string"}}}}]}
+_PARTS = {"anyOf": [{"type": "string"}, {"type": "null"}, {"type": "array", "items": {
+    "type": "object", "required": ["type"],
+    "properties": {"type": {"enum": ["text", "image_url"]}, "text": {"type": "string"}, "image_url": {
+        "type": "object", "properties": {"url": {"type": "string", "description": "a data: URL, or http(s) where the "
+                                                 "operator allows its host"}}}}}}]}
+_PROMPT = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}},
+                     {"type": "array", "items": {"type": "integer"}},
+                     {"type": "array", "items": {"type": "array", "items": {"type": "integer"}}}]}
+_OBJECTS: dict[str, Any] = {"type": "array", "items": {"type": "object"}}
+_OBJECT: dict[str, Any] = {"type": "object"}
+_CHOICE: dict[str, Any] = {"anyOf": [{"type": "string"}, {"type": "object"}]}
 
 
 class Compatible(BaseModel):
@@ -30,8 +38,14 @@ class Compatible(BaseModel):
 
 
 class ChatMessage(Compatible):
-    role: str = Field(max_length=100, description="system, developer, user or assistant")
-    content: Annotated[Any, WithJsonSchema(_PARTS)] = Field(None, description="text, or a list of text parts")
+    role: str = Field(max_length=100, description="system, developer, user, assistant, tool or function")
+    content: Annotated[Any, WithJsonSchema(_PARTS)] = Field(None, description="text, or a list of parts")
+    name: str | None = Field(None, max_length=200)
+    tool_calls: Annotated[Any, WithJsonSchema(_OBJECTS)] = Field(None, description="what the assistant called")
+    function_call: Annotated[Any, WithJsonSchema(_OBJECT)] = Field(None, description="the old form of tool_calls")
+    tool_call_id: str | None = Field(None, max_length=200, description="the call that a tool's message answers")
+    reasoning_content: str | None = Field(None, description="what the assistant thought")
+    prefix: Flag = Field(None, description="the last message, the assistant's: the answer goes on from it")
 
 
 class StreamOptions(Compatible):
@@ -45,16 +59,49 @@ class SamplingFields(Compatible):
     top_p: Number = Field(None, gt=0.0, le=1.0)
     top_k: int | None = Field(None, ge=0, le=1_000_000, description="0: all")
     min_p: Number = Field(None, ge=0.0, le=1.0)
+    typical_p: Number = Field(None, gt=0.0, le=1.0)
     frequency_penalty: Number = Field(None, ge=-2.0, le=2.0)
     presence_penalty: Number = Field(None, ge=-2.0, le=2.0)
     repeat_penalty: Number = Field(None, gt=0.0, le=5.0, description="llama.cpp's name")
     repetition_penalty: Number = Field(None, gt=0.0, le=5.0, description="vLLM's name for repeat_penalty")
+    repeat_last_n: int | None = Field(
+        None, ge=-1, le=1_000_000, description="tokens that penalties look back; -1: all")
+    dry_multiplier: Number = Field(None, ge=0.0, le=100.0, description="strength of the DRY penalty; 0: off")
+    dry_base: Number = Field(None, ge=1.0, le=100.0)
+    dry_allowed_length: int | None = Field(None, ge=0, le=1_000_000)
+    dry_penalty_last_n: int | None = Field(None, ge=-1, le=1_000_000)
+    dry_sequence_breakers: list[str] | None = Field(None, max_length=64)
+    logit_bias: Annotated[Any, WithJsonSchema({"type": "object", "additionalProperties": {"type": "number"}})] = \
+        Field(None, description="token id or text, and what is added to it, -100 to 100")
     seed: int | None = Field(None, ge=0, le=2**32 - 1)
+    random_seed: int | None = Field(None, ge=0, le=2**32 - 1, description="Mistral's name for seed")
     max_tokens: int | None = Field(None, ge=1, le=1_000_000)
+    min_tokens: int | None = Field(None, ge=0, le=1_000_000)
+    ignore_eos: Flag = None
     stop: Annotated[Any, WithJsonSchema(_TEXTS)] = Field(None, description="up to 16 texts that end the answer")
+    include_stop_str_in_output: Flag = Field(None, description="the stop text is part of the answer")
     stream: Flag = None
     stream_options: StreamOptions | None = None
-    n: int | None = Field(None, description="1; more answers are not supported yet")
+    n: int | None = Field(None, ge=1, le=128, description="answers; their seeds are seed, seed + 1, …")
+    repetition_stop: Flag = Field(
+        None, description="whether an answer that goes round in circles is ended, with finish_reason repetition; "
+        "true when left out")
+    truncation: str | None = Field(
+        None, max_length=100, description="auto: leave out the oldest turns of what does not fit; disabled: refuse it")
+    adapters: Annotated[Any, WithJsonSchema(_OBJECTS)] = Field(
+        None, description="LoRA adapters beside the model: [{id, weight}]")
+    lora: Annotated[Any, WithJsonSchema(_OBJECTS)] = Field(None, description="llama.cpp's name: [{id, scale}]")
+    response_format: Annotated[Any, WithJsonSchema(_OBJECT)] = Field(
+        None, description="{type}: text, json_object, json_schema {json_schema: {schema}}, regex {pattern}, "
+        "choice {choices}, lark or gbnf {grammar}, xml or yaml {schema}")
+    grammar: str | None = Field(None, description="llama.cpp's and vLLM's name: a GBNF grammar")
+    json_schema: Annotated[Any, WithJsonSchema(_OBJECT)] = Field(None, description="llama.cpp's name")
+    guided_json: Annotated[Any, WithJsonSchema(_CHOICE)] = Field(None, description="vLLM's names, this and below")
+    guided_regex: str | None = None
+    guided_choice: list[str] | None = None
+    guided_grammar: str | None = None
+    structured_outputs: Annotated[Any, WithJsonSchema(_OBJECT)] = Field(
+        None, description="{json, regex, choice, grammar or json_object}")
 
 
 class ChatRequest(SamplingFields):
@@ -65,6 +112,18 @@ class ChatRequest(SamplingFields):
     model: ModelId
     messages: list[ChatMessage] = Field(min_length=1, max_length=10_000)
     max_completion_tokens: int | None = Field(None, ge=1, le=1_000_000)
+    logprobs: Flag = Field(None, description="tell each token's probability")
+    top_logprobs: int | None = Field(None, ge=0, le=20, description="and so many others at its place")
+    tools: Annotated[Any, WithJsonSchema(_OBJECTS)] = None
+    tool_choice: Annotated[Any, WithJsonSchema(_CHOICE)] = Field(
+        None, description="none, auto, required, or {type: function, function: {name}}")
+    parallel_tool_calls: Flag = None
+    functions: Annotated[Any, WithJsonSchema(_OBJECTS)] = Field(None, description="the old form of tools")
+    function_call: Annotated[Any, WithJsonSchema(_CHOICE)] = Field(None, description="the old form of tool_choice")
+    reasoning_effort: str | None = Field(None, max_length=100, description="none, minimal, low, medium or high")
+    chat_template_kwargs: dict[str, Any] | None = Field(None, description="variables of the model's template")
+    continue_final_message: Flag = Field(None, description="vLLM's name for prefix of the last message")
+    safe_prompt: Flag = Field(None, description="Mistral's: begin with an instruction to be careful and respectful")
 
 
 class CompletionRequest(SamplingFields):
@@ -72,7 +131,12 @@ class CompletionRequest(SamplingFields):
         "model": "starter-text", "prompt": "The capital of France is", "temperature": 0, "max_tokens": 8}]})
 
     model: ModelId
-    prompt: Annotated[Any, WithJsonSchema({"type": "string"})] = Field(description="the text to continue")
+    prompt: Annotated[Any, WithJsonSchema(_PROMPT)] = Field(
+        description="the text to continue, a list of texts, the tokens of one, or a list of these")
+    suffix: str | None = Field(None, description="the text behind the gap that is to be filled")
+    echo: Flag = Field(None, description="begin the answer with the prompt")
+    best_of: int | None = Field(None, ge=1, le=128, description="make so many, and give the n likeliest")
+    logprobs: int | None = Field(None, ge=0, le=20, description="tell each token's probability and so many others")
 
 
 class ImageRequest(Compatible):

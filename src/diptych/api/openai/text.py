@@ -1,109 +1,132 @@
-"""Text answers, whole or streamed, from the dispatcher's events."""
+"""Text answers in OpenAI's shape, whole or streamed."""
 
 from __future__ import annotations
 
 import contextlib
 import secrets
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from diptych.api.errors import failure
-from diptych.api.openai.answers import Kind, chunk, usage, usage_chunk, whole
+from diptych.api.live import Ready, Told, ended_early, first_of, ready, runs
+from diptych.api.openai.answers import Head, Kind, Said, usage
 from diptych.api.services import Services
 from diptych.api.streams import DONE, EventStream, attended, sse
-from diptych.core.errors import DiptychError, Unavailable
-from diptych.core.events import Event, Failed, Finished, Metrics, TokenDelta
+from diptych.core.errors import DiptychError
+from diptych.core.events import Finished, ToolCallDelta
 from diptych.core.specs import ChatSpec, CompletionSpec
 
 _PREFIX = {"chat": "chatcmpl-", "completion": "cmpl-"}
+WHOLE_CALLS = "mistral-client"
+"""Clients of Mistral's own take a streamed tool call whole, in one piece: so their server sends it."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a client wants to have told, and how. `count` answers are made for each prompt, the best `shown` told."""
+
+    count: int = 1
+    shown: int = 1
+    stream: bool = False
+    with_usage: bool = False
+    old_calls: bool = False
+    whole_calls: bool = False
+    stop_shown: bool = False
 
 
 async def answer(
-    request: Request, services: Services, spec: ChatSpec | CompletionSpec, caller: str, *, stream: bool,
-    with_usage: bool,
+    request: Request, services: Services, specs: Sequence[ChatSpec | CompletionSpec], caller: str, asked: Asked,
 ) -> Response:
-    """The answer to `spec`; the run ends when the client goes.
+    """The answers to `specs`; the runs end when the client goes.
 
     Raises:
         DiptychError: what went wrong before the first piece of a streamed answer, or anywhere in a whole one.
     """
-    made = _Answer(spec, services.dispatcher.stream(spec, caller=caller))
-    if not stream:
+    works = [await ready(services, spec) for spec in specs]
+    events = runs(services, works, asked.count, caller)
+    made = _Answer(specs[0].kind, works, events, asked)
+    if not asked.stream:
         return JSONResponse(await attended(request, made.whole()))
-    try:
-        first = await attended(request, made.first())
-    except BaseException:
-        await made.events.aclose()
-        raise
-    return EventStream(made.chunks(first, with_usage))
+    first = await attended(request, first_of(events))
+    return EventStream(made.chunks(first))
 
 
 class _Answer:
-    def __init__(self, spec: ChatSpec | CompletionSpec, events: AsyncGenerator[Event, None]) -> None:
-        self.kind: Kind = spec.kind
-        self.events = events
-        self._head = (self.kind, _PREFIX[self.kind] + secrets.token_hex(12), int(time.time()), spec.model)
-        self._metrics: dict[str, float] = {}
+    def __init__(self, kind: Kind, works: list[Ready], events: AsyncGenerator[Told, None], asked: Asked) -> None:
+        self._events, self._asked = events, asked
+        self._head = Head(kind, _PREFIX[kind] + secrets.token_hex(12), int(time.time()), works[0].card.id,
+                          asked.old_calls, asked.stop_shown)
+        self._said = [Said() for _ in range(len(works) * asked.count)]
+        self._lengths = [0] * len(self._said)
 
-    async def whole(self) -> Any:
-        parts: list[str] = []
-        async with contextlib.aclosing(self.events):
-            async for event in self.events:
-                if isinstance(event, TokenDelta):
-                    parts.append(event.text)
-                reason = self._take(event)
-                if reason is not None:
-                    return whole(*self._head, "".join(parts), reason, usage(self._metrics))
-        raise _ended_early()
+    async def whole(self) -> dict[str, Any]:
+        async with contextlib.aclosing(self._events):
+            async for index, event in self._events:
+                self._said[index].take(event)
+        if not all(said.finished for said in self._said):
+            raise ended_early()
+        told: list[Said] = []
+        for start in range(0, len(self._said), self._asked.count):
+            group = self._said[start:start + self._asked.count]
+            if self._asked.shown < self._asked.count:
+                group = sorted(group, key=lambda said: said.likelihood, reverse=True)
+            told += group[:self._asked.shown]
+        return self._head.whole([self._head.choice(index, said) for index, said in enumerate(told)], self._usage())
 
-    async def first(self) -> Event:
-        """The first event: by then it is known whether there will be an answer."""
-        event = await anext(self.events, None)
-        if event is None:
-            raise _ended_early()
-        if isinstance(event, Failed):
-            raise failure(event)
-        return event
-
-    async def chunks(self, first: Event, with_usage: bool) -> AsyncGenerator[str, None]:
+    async def chunks(self, first: Told) -> AsyncGenerator[str, None]:
         """Server-sent events. A failure half-way is an event with an `error`, and no `[DONE]` follows."""
-        more = {"usage": None} if with_usage else {}
+        more = {"usage": None} if self._asked.with_usage else {}
         try:
-            async with contextlib.aclosing(self.events):
-                if self.kind == "chat":
-                    yield sse({**chunk(*self._head, text="", role=True), **more})
-                event: Event | None = first
-                while event is not None:
-                    if isinstance(event, TokenDelta):
-                        yield sse({**chunk(*self._head, text=event.text), **more})
-                    reason = self._take(event)
-                    if reason is not None:
-                        yield sse({**chunk(*self._head, reason=reason), **more})
-                        if with_usage:
-                            yield sse(usage_chunk(*self._head, usage(self._metrics)))
-                        yield DONE
-                        return
-                    event = await anext(self.events, None)
-            raise _ended_early()
+            async with contextlib.aclosing(self._events):
+                if self._head.kind == "chat":
+                    for index in range(len(self._said)):
+                        yield sse({**self._head.chunk(index, {"role": "assistant", "content": ""}), **more})
+                left = len(self._said)
+                async for index, event in self._events:
+                    for chunk in self._told(index, event):
+                        yield sse({**chunk, **more})
+                    left -= isinstance(event, Finished)
+                if left:
+                    raise ended_early()
+                if self._asked.with_usage:
+                    yield sse(self._head.usage_chunk(self._usage()))
+                yield DONE
         except DiptychError as error:
             yield sse(error.body())
 
-    def _take(self, event: Event) -> str | None:
-        """The reason of the end, once it has ended well. Raises DiptychError when it failed."""
-        if isinstance(event, Failed):
-            raise failure(event)
-        if isinstance(event, Metrics):
-            self._metrics = event.values
-        if not isinstance(event, Finished):
-            return None
-        if event.reason == "cancelled":
-            raise Unavailable("the answer was broken off: its model was unloaded, or the server ends")
-        return event.reason
+    def _told(self, index: int, event: Any) -> list[dict[str, Any]]:
+        """The chunks of one event."""
+        if self._asked.whole_calls and isinstance(event, ToolCallDelta):
+            self._said[index].take(event)
+            return []
+        if isinstance(event, Finished):
+            return self._ending(index, event)
+        made = self._head.delta(event, self._lengths[index])
+        if made is None:
+            self._said[index].take(event)  # the counts
+            return []
+        self._lengths[index] += len(getattr(event, "text", ""))
+        delta, logprobs = made
+        return [self._head.chunk(index, delta, logprobs)] if delta else []
 
+    def _ending(self, index: int, event: Finished) -> list[dict[str, Any]]:
+        self._said[index].take(event)
+        found = []
+        for number, call in enumerate(self._said[index].calls):
+            one = ToolCallDelta(index=number, id=call["id"], name=call["name"], arguments=call["arguments"])
+            made = self._head.delta(one, 0)
+            assert made is not None
+            found.append(self._head.chunk(index, made[0]))
+        stop = self._head.stop_text(event)
+        if stop:
+            found.append(self._head.chunk(index, {"content": stop} if self._head.kind == "chat" else stop))
+        last: dict[str, Any] | str = {} if self._head.kind == "chat" else ""
+        return [*found, self._head.chunk(index, last, ending=self._head.ending(event))]
 
-def _ended_early() -> DiptychError:
-    return Unavailable("the answer ended early")
+    def _usage(self) -> dict[str, Any]:
+        metrics = [said.metrics for said in self._said]
+        return usage(metrics[::self._asked.count], metrics)

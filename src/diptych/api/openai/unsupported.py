@@ -24,10 +24,6 @@ def _nothing(value: Any) -> bool:
     return value in ([], {}, "")
 
 
-def _plain_text(value: Any) -> bool:
-    return isinstance(value, dict) and value.get("type") in ("text",)
-
-
 def _text_only(value: Any) -> bool:
     return value in (["text"],)
 
@@ -37,23 +33,21 @@ def _never(value: Any) -> bool:
 
 
 _TEXT: dict[str, Neutral] = {
-    "n": _only(1), "logit_bias": _nothing, "best_of": _only(1), "grammar": _nothing, "json_schema": _nothing,
-    "structured_outputs": _nothing, "guided_json": _nothing, "guided_regex": _nothing, "guided_choice": _nothing,
-    "guided_grammar": _nothing, "min_tokens": _only(0), "ignore_eos": _only(False), "typical_p": _only(1),
-    "mirostat": _only(0), "dry_multiplier": _only(0), "xtc_probability": _only(0), "samplers": _nothing,
-    "lora": _nothing, "prompt_embeds": _nothing,
+    "mirostat": _only(0), "xtc_probability": _only(0), "samplers": _nothing, "prompt_embeds": _nothing,
+    "top_n_sigma": _only(-1, 0), "dynatemp_range": _only(0), "top_a": _only(0), "tfs_z": _only(1),
+    "bad_words": _nothing, "stop_token_ids": _nothing, "allowed_token_ids": _nothing, "use_beam_search": _only(False),
+    "prompt_logprobs": _nothing, "guided_decoding_backend": _only("auto", "llguidance", "guidance"),
+    "truncate_prompt_tokens": _never, "skip_special_tokens": _only(True), "n_predict": _only(-1), "n_probs": _only(0),
+    "models": _nothing, "provider": _nothing, "plugins": _nothing, "transforms": _nothing,
 }
 CHAT: dict[str, Neutral] = {
-    **_TEXT, "tools": _nothing, "functions": _nothing, "tool_choice": _only("none", "auto"),
-    "function_call": _only("none", "auto"), "response_format": _plain_text, "logprobs": _only(False),
-    "top_logprobs": _only(0), "modalities": _text_only, "audio": _never, "reasoning_effort": _only("none"),
-    "verbosity": _only("medium"), "web_search_options": _never, "chat_template": _nothing,
-    "chat_template_kwargs": _nothing, "continue_final_message": _only(False), "moderation": _never,
+    **_TEXT, "best_of": _only(1), "modalities": _text_only, "audio": _never, "verbosity": _only("medium"),
+    "web_search_options": _never, "chat_template": _nothing, "moderation": _never, "documents": _nothing,
+    "add_generation_prompt": _only(True), "echo": _only(False), "prompt_mode": _never, "guardrails": _nothing,
+    "reasoning": _nothing, "thinking": _nothing,
 }
-COMPLETION: dict[str, Neutral] = {
-    **_TEXT, "logprobs": _only(False), "echo": _only(False), "suffix": _nothing, "response_format": _plain_text,
-}
-MESSAGE: dict[str, Neutral] = {"tool_calls": _nothing, "function_call": _never, "audio": _never, "prefix": _only(False)}
+COMPLETION: dict[str, Neutral] = {**_TEXT, "tools": _nothing, "top_logprobs": _only(0)}
+MESSAGE: dict[str, Neutral] = {"audio": _never}
 IMAGE: dict[str, Neutral] = {
     "background": _only("auto", "opaque"), "output_format": _only("png"), "output_compression": _only(100),
     "quality": _only("auto", "standard"), "style": _nothing, "image": _nothing, "mask": _nothing,
