@@ -6,9 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from text_runs import Text, load_request
 
-from diptych.engines.text.llamacpp import LlamaCppEngine
+pytest.register_assert_rewrite("contract", "text_runs")
+
+from text_runs import Text, load_request  # noqa: E402
+
+from diptych.engines.text.llamacpp import LlamaCppEngine  # noqa: E402
 
 
 @pytest.fixture(scope="session")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from diptych.core.cards import Card
-from diptych.core.events import Event, Failed, Finished, Metrics, TokenDelta
+from diptych.core.events import Data, Event, Failed, Finished, Metrics, TokenDelta
 from diptych.core.protocol import LoadRequest, RunRequest
-from diptych.core.specs import TextSpec
-from diptych.engines.text.llamacpp import LlamaCppEngine
+from diptych.core.specs import LiveSpec
+from diptych.engines.base import Engine
 
 CONTEXT = 512
 
@@ -18,7 +19,7 @@ CONTEXT = 512
 class Run:
     """One submitted run and what has come of it."""
 
-    def __init__(self, engine: LlamaCppEngine, spec: TextSpec, id: str, watch: Callable[[Run], None]) -> None:
+    def __init__(self, engine: Engine, spec: LiveSpec, id: str, watch: Callable[[Run], None]) -> None:
         self.id = id
         self.events: list[Event] = []
         self.ended = threading.Event()
@@ -46,6 +47,10 @@ class Run:
         return self.events[-1]
 
     @property
+    def data(self) -> dict[str, Any]:
+        return next(event.value for event in self.events if isinstance(event, Data))
+
+    @property
     def metrics(self) -> dict[str, float]:
         return next(event.values for event in self.events if isinstance(event, Metrics))
 
@@ -53,15 +58,15 @@ class Run:
 class Text:
     """Runs specs on an engine."""
 
-    def __init__(self, engine: LlamaCppEngine) -> None:
+    def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._count = 0
 
-    def begin(self, spec: TextSpec, watch: Callable[[Run], None] = lambda run: None) -> Run:
+    def begin(self, spec: LiveSpec, watch: Callable[[Run], None] = lambda run: None) -> Run:
         self._count += 1
         return Run(self.engine, spec, f"run-{self._count}", watch)
 
-    def run(self, spec: TextSpec) -> Run:
+    def run(self, spec: LiveSpec) -> Run:
         return self.begin(spec).wait()
 
 

@@ -38,6 +38,7 @@ class Answer:
         self._before = 0
         self._extra: dict[str, float] = {}
         self.tokens: list[int] = []
+        self.text = ""
         self.cancelled = False
         self.refused: dict[str, Any] | None = None
 
@@ -113,6 +114,7 @@ class Answer:
             found = (choice.get("logprobs") or {}).get("content") or ()
             self.tokens += [item["id"] for item in found]
             piece = Piece(choice.get("text") or "", self._read_logprobs(found))
+            self.text += piece.text
             if piece.text or piece.logprobs:
                 self._first = self._first or time.monotonic()
                 self._tell(self._stops.add(piece))

@@ -56,7 +56,7 @@ class Generation:
             prompt = self._first_tokens(spec, prompt, body, answer)
             if answer.failed or answer.cancelled or answer.ended:
                 return
-        self._loaded.server.handle_completions({**body, "prompt": prompt.value}, answer.take)
+        self._loaded.complete({**body, "prompt": prompt.value}, answer.take)
 
     def _first_tokens(
         self, spec: ChatSpec | CompletionSpec, prompt: Prompt, body: dict[str, Any], answer: Answer,
@@ -70,12 +70,15 @@ class Generation:
                 + ("a grammar: that decides where the answer ends" if spec.grammar is not None else "pictures"),
                 param="min_tokens", code="unsupported_value")
         first = {**body, "ignore_eos": True, "max_tokens": least, "n_probs": max(1, body.get("n_probs", 0))}
-        self._loaded.server.handle_completions({**first, "prompt": prompt.value}, answer.take)
+        self._loaded.complete({**first, "prompt": prompt.value}, answer.take)
         if answer.ended == "length" and least < (sampling.max_tokens or least + 1):
             answer.again()
             if sampling.max_tokens is not None:
                 body["max_tokens"] = sampling.max_tokens - least
-        return Prompt((*prompt.tokens, *answer.tokens))
+        made = answer.tokens
+        if len(made) != least:  # llama.cpp tells no ids in the middle of a character: go on from what was told
+            made = self._loaded.listener.tokens(answer.text, special=False)
+        return Prompt((*prompt.tokens, *made))
 
     def _body(self, spec: ChatSpec | CompletionSpec) -> dict[str, Any]:
         loaded = self._loaded

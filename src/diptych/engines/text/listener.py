@@ -3,6 +3,8 @@ a conversation as the model's template writes it. The listener is on the loopbac
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -22,7 +24,9 @@ class Listener:
 
     def __init__(self, url: str, key: str) -> None:
         self._http = httpx.Client(
-            base_url=url, headers={"Authorization": f"Bearer {key}"}, trust_env=False, timeout=SECONDS)
+            base_url=url, headers={"Authorization": f"Bearer {key}"}, trust_env=False, timeout=SECONDS,
+            # The listener closes connections that it has promised to keep; on the loopback a new one costs little.
+            limits=httpx.Limits(max_keepalive_connections=0))
 
     def tokens(self, text: str, *, special: bool = True, begin: bool = False) -> list[int]:
         """Token ids of `text`.
@@ -50,6 +54,25 @@ class Listener:
         """What llama.cpp knows of the model: its template and what that can do."""
         return dict(self._ask("GET", "/props", None))
 
+    def complete(self, body: dict[str, Any], take: Callable[[dict[str, Any]], bool]) -> None:
+        """Like `Server.handle_completions`, which does not take token ids or pictures once a projector is loaded.
+
+        Args:
+            take: gets every chunk in the form that `handle_completions` has; True ends the answer.
+        """
+        given = {**body, "n_predict": body.get("max_tokens", -1)}
+        try:
+            with self._http.stream("POST", "/completion", json=given, timeout=None) as response:
+                if response.status_code != 200:
+                    take({"error": json.loads(response.read())["error"]})
+                    return
+                for line in response.iter_lines():
+                    kind, _, data = line.partition(": ")
+                    if data and take(_chunk(json.loads(data)) if kind == "data" else {"error": json.loads(data)}):
+                        return
+        except (httpx.HTTPError, ValueError, KeyError) as error:
+            raise Unavailable(f"llama.cpp did not answer: {type(error).__name__}", code="engine_failed") from error
+
     def close(self) -> None:
         self._http.close()
 
@@ -65,6 +88,22 @@ class Listener:
         if response.status_code == 200 and isinstance(answer, dict):
             return answer
         raise _refusal(answer)
+
+
+def _chunk(data: dict[str, Any]) -> dict[str, Any]:
+    """A chunk of llama.cpp's own stream in the form of OpenAI's completions."""
+    if "error" in data:
+        return data
+    ended = bool(data.get("stop"))
+    chunk: dict[str, Any] = {"timings": data.get("timings") or {}, "choices": [{
+        "text": data.get("content") or "", "logprobs": {"content": data.get("completion_probabilities") or []},
+        "finish_reason": ("length" if data.get("stop_type") == "limit" else "stop") if ended else None}]}
+    if ended:
+        # The last chunk repeats the probabilities of the whole answer.
+        chunk["choices"][0]["logprobs"] = None
+        chunk["usage"] = {
+            "prompt_tokens": data.get("tokens_evaluated", 0), "completion_tokens": data.get("tokens_predicted", 0)}
+    return chunk
 
 
 def _refusal(answer: Any) -> Exception:

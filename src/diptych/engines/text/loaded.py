@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,13 @@ class Loaded:
     def marks(self) -> list[str]:
         """Control tokens of this model that belong to the text of an answer."""
         return [mark for mark in MARKS if mark in self.vocabulary.ids]
+
+    def complete(self, body: dict[str, Any], take: Callable[[dict[str, Any]], bool]) -> None:
+        """Have llama.cpp continue `body["prompt"]`; blocks. `take` gets every chunk; True ends the answer."""
+        if self.card.projector is None:
+            self.server.handle_completions(body, take)
+        else:
+            self.listener.complete(body, take)
 
     @property
     def adapter_ids(self) -> list[str]:

@@ -105,7 +105,7 @@ class Measures:
             return answer.cancelled
 
         forced = " ".join(f"<[{token}]>" for token in tokens)
-        self._loaded.server.handle_completions({
+        self._loaded.complete({
             "prompt": list(prompt), "max_tokens": len(tokens), "temperature": 0.0, "n_probs": 1, "stream": True,
             "return_progress": True, "grammar": f"{HEADER}\nstart: {forced}\n"}, take)
         if errors:

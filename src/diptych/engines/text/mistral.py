@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import mistral_common
+import numpy as np
 from mistral_common.exceptions import MistralCommonException
 from mistral_common.protocol.fim.request import FIMRequest
 from mistral_common.protocol.instruct.chunk import ImageChunk, TextChunk, ThinkChunk
@@ -25,7 +26,7 @@ from mistral_common.protocol.instruct.tool_calls import Tool as MistralTool
 from mistral_common.protocol.instruct.tool_calls import ToolCall as MistralCall
 from mistral_common.protocol.instruct.validator import ValidationMode, get_validator
 from mistral_common.tokens.tokenizers.base import SpecialTokenPolicy, TokenizerVersion
-from mistral_common.tokens.tokenizers.image import ImageConfig
+from mistral_common.tokens.tokenizers.image import ImageConfig, ImageEncoder, ImageEncoding
 from mistral_common.tokens.tokenizers.instruct import (
     InstructTokenizerV3,
     InstructTokenizerV7,
@@ -120,10 +121,18 @@ def make_tokenizer(vocabulary: Vocabulary, version: TokenizerVersion) -> Mistral
         tekken = Tekkenizer(words, controls, _pattern(), len(vocabulary), special, version, image_config=image)
     except AssertionError as error:
         raise ValueError("the vocabulary is not one of Tekken") from error
-    instruct = _INSTRUCT[version.value](tekken, image_encoder=load_image_encoder(image, tekken))
+    pictures = _OneToken(image, load_image_encoder(image, tekken).special_ids)
+    instruct = _INSTRUCT[version.value](tekken, image_encoder=pictures)
     return MistralTokenizer(
         instruct, validator=get_validator(version, mode=ValidationMode.test),
         request_normalizer=get_normalizer(version, None))
+
+
+class _OneToken(ImageEncoder):
+    """Stands in for every picture while the prompt is made: llama.cpp makes its tokens from the picture itself."""
+
+    def __call__(self, content: Any) -> ImageEncoding:
+        return ImageEncoding([self.special_ids.img, self.special_ids.img_end], np.zeros((3, _PATCH, _PATCH)))
 
 
 def _pattern() -> str:

@@ -95,7 +95,7 @@ def parameters(request: LoadRequest, options: TextOptions, key: str) -> Any:
     _set_cache(params, options)
     _set_prompt(params, options)
     _set_files(params, card)
-    _set_listener(params, key)
+    _set_listener(params, key, 2 + (options.slots if card.projector else 0))
     return params
 
 
@@ -134,13 +134,13 @@ def _set_files(params: Any, card: Card) -> None:
         params.pooling_type = pooling.LLAMA_POOLING_TYPE_MEAN
 
 
-def _set_listener(params: Any, key: str) -> None:
+def _set_listener(params: Any, key: str, threads: int) -> None:
     """The package always opens an HTTP listener: loopback, a free port, a key that nobody knows, and no page or slot
     listing. It is used for tokens and templates (`listener.py`)."""
     params.hostnames = ["127.0.0.1"]
     params.port = 0
     params.api_keys = [key]
-    params.n_threads_http = 2
+    params.n_threads_http = threads
     params.ui = False
     params.endpoint_slots = False
 
