@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, select, table, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.sql import column
 
@@ -22,6 +23,7 @@ HEAD = "0003"
 up-to-date database need not import Alembic."""
 BUSY_MILLISECONDS = 10_000
 CONNECT_SECONDS = 5
+IDLE_SECONDS = 5.0
 _READ_ONLY = "diptych_read_only"
 
 
@@ -56,6 +58,17 @@ class Database:
             yield connection
 
     @contextlib.contextmanager
+    def each(self) -> Iterator[Connection]:
+        """For one statement that may write. Where the database allows, every statement is a transaction of its own, and
+        nobody waits for a BEGIN and a COMMIT."""
+        if self.is_sqlite:
+            with self.write() as connection:
+                yield connection
+            return
+        with _told(), self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            yield connection
+
+    @contextlib.contextmanager
     def _turn(self) -> Iterator[None]:
         """SQLite has one writer at a time; its own way of waiting for the other sleeps too long and starves some."""
         if not self.is_sqlite:
@@ -70,7 +83,9 @@ class Database:
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Connection]:
-        with _told(), self.engine.connect().execution_options(**{_READ_ONLY: True}) as connection:
+        # PostgreSQL gives every statement a view of its own anyway: no BEGIN and no ROLLBACK to wait for.
+        options: dict[str, Any] = {_READ_ONLY: True} if self.is_sqlite else {"isolation_level": "AUTOCOMMIT"}
+        with _told(), self.engine.connect().execution_options(**options) as connection:
             yield connection
 
     def migrate(self) -> None:
@@ -123,11 +138,28 @@ def _told() -> Iterator[None]:
 def _engine(url: str) -> Engine:
     made = make_url(url)  # parameters are hidden from errors: a prompt must not reach the log
     if made.get_backend_name() != "postgresql":
-        return create_engine(made, hide_parameters=True, pool_pre_ping=not url.startswith("sqlite"))
+        return create_engine(made, hide_parameters=True)
     # Who waits longer for a lock or an answer is told so, and tries again.
     arguments = {"connect_timeout": CONNECT_SECONDS, "options": f"-c lock_timeout={BUSY_MILLISECONDS}"}
-    return create_engine(
-        made, hide_parameters=True, pool_pre_ping=True, pool_timeout=CONNECT_SECONDS, connect_args=arguments)
+    engine = create_engine(made, hide_parameters=True, pool_timeout=CONNECT_SECONDS, connect_args=arguments)
+    event.listen(engine, "checkin", _note_time)
+    event.listen(engine, "checkout", _ask_whether_alive)
+    return engine
+
+
+def _note_time(connection: Any, record: Any) -> None:
+    record.info["used"] = time.monotonic()
+
+
+def _ask_whether_alive(connection: Any, record: Any, proxy: Any) -> None:
+    """A connection that lay idle may be dead: then it is replaced. One that was just used is not asked every time."""
+    if time.monotonic() - record.info.get("used", time.monotonic()) < IDLE_SECONDS:
+        return
+    try:
+        connection.execute("SELECT 1")
+        connection.rollback()
+    except Exception as error:
+        raise DisconnectionError from error
 
 
 def _set_up_sqlite(connection: Any, record: Any) -> None:

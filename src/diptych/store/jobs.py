@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, bindparam, func, select, update
+from sqlalchemy import Boolean, ColumnElement, Connection, bindparam, func, select, update
 from sqlalchemy.engine import RowMapping
 
 from diptych.core.errors import Conflict, NotFound
@@ -15,7 +15,7 @@ from diptych.core.jobs import Artifact, Job, JobState, Priority
 from diptych.core.specs import ImageSpec
 from diptych.store.database import Database
 from diptych.store.intake import Entry, Intake
-from diptych.store.lines import QueueReader, change_of, count, size_of
+from diptych.store.lines import QueueReader, change_of, count, size_of, with_one_less
 from diptych.store.records import artifact_of, one_job, with_artifacts
 from diptych.store.records import new_id as new_id
 from diptych.store.records import now as now
@@ -34,6 +34,8 @@ class JobStore(QueueReader):
     def __init__(self, url: str) -> None:
         self.database = Database(url)
         self.owner = new_id()
+        self.joined = False
+        """Whether the owner is a gateway: then it claims only while it is not taken for dead."""
         self._intake = Intake(self.database)
 
     def migrate(self) -> None:
@@ -88,12 +90,13 @@ class JobStore(QueueReader):
     def claim(self, id: str) -> Job | None:
         """Take a queued job to run: counts the attempt before it begins. None when it is no longer queued, or when
         another gateway takes it this moment."""
-        with self.database.write() as connection:
-            row = connection.execute(_CLAIM[self.database.is_sqlite], {
-                "job": id, "me": self.owner, "begun": now()}).mappings().one_or_none()
+        with self.database.each() as connection:
+            row = connection.execute(_CLAIM[connection.dialect.name], {
+                "job": id, "me": self.owner, "begun": now(), "free": not self.joined}).mappings().one_or_none()
             if row is None:
                 return None
-            count(connection, [change_of(row, -1)])
+            if self.database.is_sqlite:
+                count(connection, [change_of(row, -1)])
             return with_artifacts(connection, [row])[0]
 
     def progress(self, id: str, fraction: float) -> None:
@@ -217,14 +220,17 @@ def _over(row: RowMapping) -> dict[str, Any]:
             "error": "the server ended during each of its attempts to run this job"}
 
 
-def _claim(is_sqlite: bool) -> Any:
-    wanted = select(jobs.c.seq).where(jobs.c.id == bindparam("job"), IS_QUEUED)
-    if not is_sqlite:
+def _claim(dialect: str) -> Any:
+    lives = select(gateways.c.id).where(gateways.c.id == bindparam("me")).exists()
+    wanted = select(jobs.c.seq).where(
+        jobs.c.id == bindparam("job"), IS_QUEUED, bindparam("free", type_=Boolean) | lives)
+    if dialect == "postgresql":
         wanted = wanted.with_for_update(skip_locked=True)
-    return update(jobs).where(jobs.c.seq == wanted.scalar_subquery(), IS_QUEUED).values(
+    taken = update(jobs).where(jobs.c.seq == wanted.scalar_subquery(), IS_QUEUED).values(
         state=JobState.RUNNING.value, attempts=jobs.c.attempts + 1, started_at=bindparam("begun"),
         owner=bindparam("me")).returning(*jobs.c)
+    return with_one_less(taken) if dialect == "postgresql" else taken
 
 
 _LINE = (jobs.c.priority, jobs.c.caller, jobs.c.model, jobs.c.shape, jobs.c.pictures, jobs.c.steps)
-_CLAIM = {True: _claim(True), False: _claim(False)}
+_CLAIM = {dialect: _claim(dialect) for dialect in ("sqlite", "postgresql")}

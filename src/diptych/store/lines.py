@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, func, select, text, union_all
+from sqlalchemy import Connection, Select, func, literal, select, text, true, union_all
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import RowMapping
 
@@ -88,8 +88,24 @@ def count(connection: Connection, changes: Iterable[tuple[LineKey, Amount]]) -> 
         connection.execute(_ADD[connection.dialect.name], rows)
 
 
-def _upsert(dialect: Any) -> Any:
+def with_one_less(taken: Any) -> Any:
+    """A statement that takes at most one job and returns its row, made to count that as well (PostgreSQL).
+
+    It does not wait for the disk: should the database's machine lose power in that moment, the job is queued as before,
+    and what this attempt makes is refused.
+    """
+    found = taken.cte("taken")
+    less = [found.c.priority, found.c.caller, found.c.model, found.c.shape, literal(-1), -found.c.pictures,
+            -found.c.steps]
+    counted = _upsert(postgresql, select(*less)).cte("counted")
+    hurry = func.set_config("synchronous_commit", "off", True).label("hurry")
+    return select(*found.c, hurry).add_cte(counted)
+
+
+def _upsert(dialect: Any, rows: Any = None) -> Any:
     statement = dialect.insert(queue_lines)
+    if rows is not None:
+        statement = statement.from_select([*LineKey._fields, *Amount._fields], rows)
     added = {name: queue_lines.c[name] + statement.excluded[name] for name in Amount._fields}
     return statement.on_conflict_do_update(index_elements=list(LineKey._fields), set_=added)
 
@@ -102,17 +118,21 @@ def queued_total(connection: Connection) -> int:
     return int(connection.scalar(_TOTAL) or 0)
 
 
-def _heads() -> Select[Any]:
+def _heads(dialect: str) -> Select[Any]:
     line = select(queue_lines.c.priority, queue_lines.c.caller, queue_lines.c.model).where(
         queue_lines.c.queued > 0).distinct().subquery("line")
-    inner = jobs.alias("inner_jobs")
-    first = select(inner.c.seq).where(
-        inner.c.state == IS_QUEUED.right, inner.c.priority == line.c.priority, inner.c.caller == line.c.caller,
-        inner.c.model == line.c.model).order_by(inner.c.seq).limit(1).scalar_subquery()
-    return select(*_BRIEF).where(jobs.c.seq.in_(select(first).select_from(line)), IS_QUEUED).order_by(jobs.c.seq)
+    one = jobs.alias("one")
+    first = select(*(one.c[column.name] for column in _BRIEF)).where(
+        one.c.state == IS_QUEUED.right, one.c.priority == line.c.priority, one.c.caller == line.c.caller,
+        one.c.model == line.c.model).order_by(one.c.seq).limit(1)
+    if dialect == "postgresql":  # its planner would read all jobs for the other form
+        found = first.lateral("first")
+        return select(found).select_from(line.join(found, true())).order_by(found.c.seq)
+    seqs = select(first.with_only_columns(one.c.seq).scalar_subquery()).select_from(line)
+    return select(*_BRIEF).where(jobs.c.seq.in_(seqs), IS_QUEUED).order_by(jobs.c.seq)
 
 
-_HEADS = _heads()
+_HEADS = {dialect: _heads(dialect) for dialect in _ADD}
 
 
 class QueueReader:
@@ -130,7 +150,7 @@ class QueueReader:
     def heads(self) -> list[Waiting]:
         """For every priority, caller and model, the queued job that came first."""
         with self.database.read() as connection:
-            return _brief(connection.execute(_HEADS))
+            return _brief(connection.execute(_HEADS[connection.dialect.name]))
 
     def waiting(self, ids: Iterable[str]) -> list[Waiting]:
         """Those of `ids` that are queued."""
@@ -143,29 +163,39 @@ class QueueReader:
         ranks: dict[str, int] = {}
         order = sorted(waiting, key=lambda job: (job.priority.value, job.caller, job.seq))
         with self.database.read() as connection:
+            models = _models(connection)
             for (priority, caller), group in groupby(order, key=lambda job: (job.priority.value, job.caller)):
                 before, after = 0, -1
                 for job in group:
+                    # The models are named so that the lines' index can be used.
                     before += connection.scalar(select(func.count()).select_from(jobs).where(
-                        IS_QUEUED, jobs.c.priority == priority, jobs.c.caller == caller, jobs.c.seq > after,
+                        IS_QUEUED, jobs.c.priority == priority, jobs.c.caller == caller,
+                        jobs.c.model.in_(models.get((priority, caller), [job.model])), jobs.c.seq > after,
                         jobs.c.seq < job.seq)) or 0
                     ranks[job.id] = before
                     before, after = before + 1, job.seq
         return ranks
 
     def first_of(self, wanted: Mapping[tuple[Priority, str], int]) -> list[Job]:
-        """The first so many queued jobs of each class and caller, in the order of their arrival, without artifacts."""
-        parts = [
-            select(select(jobs.c.seq).where(IS_QUEUED, jobs.c.priority == priority.value, jobs.c.caller == caller)
-                   .order_by(jobs.c.seq).limit(number).subquery())
-            for (priority, caller), number in wanted.items() if number > 0]
-        found: list[Job] = []
+        """The first so many queued jobs of each class and caller, without artifacts; those of one caller in the order
+        of their arrival."""
         with self.database.read() as connection:
+            models = _models(connection)
+            parts = [
+                (priority.value, caller, model, number) for (priority, caller), number in wanted.items() if number > 0
+                for model in models.get((priority.value, caller), [])]
+            left = {(priority.value, caller): number for (priority, caller), number in wanted.items()}
+            found: list[tuple[int, str, str]] = []
             for start in range(0, len(parts), CHUNK):
-                seqs = union_all(*parts[start:start + CHUNK]).subquery()
-                rows = connection.execute(select(jobs).join(seqs, seqs.c.seq == jobs.c.seq).order_by(jobs.c.seq))
-                found += [job_of(row) for row in rows.mappings()]
-        return sorted(found, key=lambda job: job.id) if len(parts) > CHUNK else found
+                rows = connection.execute(union_all(*(_firsts(*part) for part in parts[start:start + CHUNK])))
+                found += [(row[0], row[1], row[2]) for row in rows]
+            seqs: list[int] = []
+            for seq, name, caller in sorted(found):
+                if left[name, caller] > 0:
+                    left[name, caller] -= 1
+                    seqs.append(seq)
+            query = select(jobs).where(jobs.c.seq.in_(seqs), IS_QUEUED).order_by(jobs.c.seq)
+            return [job_of(row) for row in connection.execute(query).mappings()]
 
     def queued(self) -> list[Job]:
         """All queued jobs in the order of their arrival, without artifacts. Reads them all: for tests and tools."""
@@ -192,6 +222,24 @@ class QueueReader:
                 [*LineKey._fields, *Amount._fields],
                 select(*keys, func.count(), func.sum(jobs.c.pictures), func.sum(jobs.c.steps)).where(IS_QUEUED)
                 .group_by(*keys)))
+            if not self.database.is_sqlite:
+                connection.execute(text("ANALYZE jobs, queue_lines"))  # a planner that knows nothing reads all jobs
+
+
+def _firsts(priority: str, caller: str, model: str, number: int) -> Select[Any]:
+    line = select(jobs.c.seq, jobs.c.priority, jobs.c.caller).where(
+        IS_QUEUED, jobs.c.priority == priority, jobs.c.caller == caller, jobs.c.model == model)
+    return select(line.order_by(jobs.c.seq).limit(number).subquery())
+
+
+def _models(connection: Connection) -> dict[tuple[str, str], list[str]]:
+    """By class and caller, of what models something waits."""
+    found: dict[tuple[str, str], list[str]] = {}
+    query = select(queue_lines.c.priority, queue_lines.c.caller, queue_lines.c.model).where(
+        queue_lines.c.queued > 0).distinct()
+    for priority, caller, model in connection.execute(query):
+        found.setdefault((priority, caller), []).append(model)
+    return found
 
 
 def _brief(rows: Iterable[Any]) -> list[Waiting]:

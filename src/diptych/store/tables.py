@@ -49,11 +49,10 @@ jobs = Table(
     Column("steps", Integer, nullable=False, server_default="0"),
 )
 IS_QUEUED = jobs.c.state == literal_column("'queued'")
-"""Spelled out, not bound: only so can a planner see that the partial indexes below hold what is asked for."""
+"""Spelled out, not bound: only so can a planner see that a partial index below holds what is asked for."""
 IS_RUNNING = jobs.c.state == literal_column("'running'")
 Index("ix_jobs_line", jobs.c.priority, jobs.c.caller, jobs.c.model, jobs.c.seq,
       sqlite_where=IS_QUEUED, postgresql_where=IS_QUEUED)
-Index("ix_jobs_turn", jobs.c.priority, jobs.c.caller, jobs.c.seq, sqlite_where=IS_QUEUED, postgresql_where=IS_QUEUED)
 Index("ix_jobs_running", jobs.c.owner, sqlite_where=IS_RUNNING, postgresql_where=IS_RUNNING)
 Index(None, jobs.c.state, jobs.c.seq)
 Index(None, jobs.c.caller, jobs.c.seq)

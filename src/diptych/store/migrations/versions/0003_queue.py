@@ -21,8 +21,6 @@ def upgrade() -> None:
     op.drop_index("ix_jobs_state_priority_caller_seq", "jobs")
     op.create_index("ix_jobs_line", "jobs", ["priority", "caller", "model", "seq"], sqlite_where=QUEUED,
                     postgresql_where=QUEUED)
-    op.create_index("ix_jobs_turn", "jobs", ["priority", "caller", "seq"], sqlite_where=QUEUED,
-                    postgresql_where=QUEUED)
     op.create_index("ix_jobs_running", "jobs", ["owner"], sqlite_where=RUNNING, postgresql_where=RUNNING)
     op.create_index("ix_jobs_state_seq", "jobs", ["state", "seq"])
     op.create_table(
@@ -62,7 +60,7 @@ def _measure_what_waits() -> None:
 def downgrade() -> None:
     for table in ("gateways", "queue_lines"):
         op.drop_table(table)
-    for index in ("ix_jobs_line", "ix_jobs_turn", "ix_jobs_running", "ix_jobs_state_seq"):
+    for index in ("ix_jobs_line", "ix_jobs_running", "ix_jobs_state_seq"):
         op.drop_index(index, "jobs")
     op.create_index("ix_jobs_state_priority_caller_seq", "jobs", ["state", "priority", "caller", "seq"])
     for column in ("owner", "shape", "pictures", "steps"):
