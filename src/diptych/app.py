@@ -19,6 +19,8 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 
 import diptych
+from diptych.api.anthropic import messages
+from diptych.api.anthropic.schema import CountTokensRequest, MessagesRequest
 from diptych.api.docs import install_openapi
 from diptych.api.errors import install_handlers
 from diptych.api.guard import is_loopback
@@ -38,6 +40,8 @@ from diptych.api.observe.observer import Observer
 from diptych.api.observe.ready import Readiness
 from diptych.api.openai import chat, completions, images
 from diptych.api.openai import models as openai_models
+from diptych.api.openai import responses
+from diptych.api.openai.responses_schema import ResponsesRequest
 from diptych.api.openai.schema import ChatRequest, CompletionRequest, ImageRequest
 from diptych.api.protect import check_exposure, key_ring, protect
 from diptych.api.services import Services
@@ -59,8 +63,10 @@ DESCRIPTION = """Language models and image models of this machine, with one queu
 `/v1` speaks OpenAI's protocol; `/api` is Diptych's own. Every error has the same shape, see `Error`."""
 LOG_FILE = "diptych.log"
 ROUTERS = (jobs.router, models.router, system.router, keys.router, observing.router, chat.router, completions.router,
+           responses.router, messages.router,
            images.router, openai_models.router)
-BODIES: list[type[BaseModel]] = [JobRequest, ModelRequest, PullRequest, ChatRequest, CompletionRequest, ImageRequest]
+BODIES: list[type[BaseModel]] = [JobRequest, ModelRequest, PullRequest, ChatRequest, CompletionRequest, ImageRequest,
+                                 ResponsesRequest, MessagesRequest, CountTokensRequest]
 
 
 class ServingDispatcher(MeteredDispatcher, WatchedDispatcher):
@@ -82,7 +88,8 @@ def create_app(settings: Settings, owner: str | None = None) -> FastAPI:
             app.state.services, app.state.hub = services, hub
             yield
 
-    app = FastAPI(title="Diptych", version=diptych.__version__, description=DESCRIPTION, lifespan=lifespan)
+    app = FastAPI(title="Diptych", version=diptych.__version__, description=DESCRIPTION, lifespan=lifespan,
+                  docs_url=None, redoc_url=None)
     install_handlers(app)
     for router in ROUTERS:
         app.include_router(router)

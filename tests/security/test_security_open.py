@@ -145,6 +145,19 @@ def test_headers_of_every_answer(server: Secured) -> None:
             assert found["cache-control"]
 
 
+def test_the_page_of_the_api_needs_nothing_from_elsewhere(server: Secured) -> None:
+    with server.client() as http:
+        answer = http.get("/docs")
+        paths = http.get("/openapi.json").json()["paths"]
+    assert answer.headers["content-security-policy"].startswith("default-src 'none'; style-src 'sha256-")
+    assert answer.headers["content-type"].startswith("text/html")
+    for path in paths:
+        assert f"{path}</code>" in answer.text
+    for word in ("<script", "src=", "@import", "<link", "<img"):
+        assert word not in answer.text
+    assert "models:write" in answer.text
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "studio.lan", "127.1"])
 def test_no_listening_beyond_this_machine_without_a_key(tmp_path: Path, host: str) -> None:
     done = diptych(tmp_path, "serve", "--port", 0, "--host", host)

@@ -8,7 +8,9 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
+from starlette.responses import Response
 
+from diptych.api.docs_page import POLICY, page
 from diptych.api.policy import needed_scope
 
 SCHEMES = {
@@ -42,7 +44,8 @@ def body_of(model: type[BaseModel]) -> dict[str, Any]:
 
 
 def install_openapi(app: FastAPI, bodies: list[type[BaseModel]]) -> None:
-    """Serve a description of the API that has the models of the bodies and the one shape of all errors."""
+    """Serve a description of the API that has the models of the bodies and the one shape of all errors, for programs
+    (`/openapi.json`) and for people (`/docs`)."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -50,6 +53,11 @@ def install_openapi(app: FastAPI, bodies: list[type[BaseModel]]) -> None:
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
+
+    async def docs() -> Response:
+        return Response(page(openapi()), media_type="text/html", headers={"content-security-policy": POLICY})
+
+    app.add_api_route("/docs", docs, include_in_schema=False)
 
 
 def _document(app: FastAPI, bodies: list[type[BaseModel]]) -> dict[str, Any]:

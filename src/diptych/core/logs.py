@@ -19,6 +19,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, TextIO
 
+from diptych.core.keys import redacted
+
 LogFormat = Literal["text", "json"]
 FIELDS = ("request_id", "job_id", "run_id", "runner_id", "model")
 """What `bound` and a record's `extra` take. `fields` of `extra` may have more, such as an access line's status."""
@@ -74,7 +76,7 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info and record.exc_info[0] is not None:
             line["error"] = _gist(record.exc_info[1])
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)  # ASCII: no line separator of Unicode gets through
+        return redacted(json.dumps(line, default=str))  # ASCII: no line separator of Unicode gets through
 
 
 class TextFormatter(logging.Formatter):
@@ -88,7 +90,7 @@ class TextFormatter(logging.Formatter):
         if record.exc_info and record.exc_info[0] is not None:
             trace = "".join(f"\n    {text}" for text in self.formatException(record.exc_info).splitlines())
             line += f": {_one_line(_gist(record.exc_info[1]))}{trace}"
-        return line
+        return redacted(line)
 
 
 class _Console(logging.StreamHandler[TextIO]):
