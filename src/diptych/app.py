@@ -38,9 +38,8 @@ from diptych.api.observe.lifecycle import Lifecycle
 from diptych.api.observe.metrics import Metrics
 from diptych.api.observe.observer import Observer
 from diptych.api.observe.ready import Readiness
-from diptych.api.openai import chat, completions, images
+from diptych.api.openai import chat, completions, images, responses
 from diptych.api.openai import models as openai_models
-from diptych.api.openai import responses
 from diptych.api.openai.responses_schema import ResponsesRequest
 from diptych.api.openai.schema import ChatRequest, CompletionRequest, ImageRequest
 from diptych.api.protect import check_exposure, key_ring, protect

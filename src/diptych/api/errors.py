@@ -13,10 +13,16 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from diptych.core.errors import DiptychError, InvalidRequest, JobFailed, RateLimited, Unauthorized
 from diptych.core.events import Failed
 
+ANTHROPIC = "/v1/messages"
+"""Below this path errors have Anthropic's shape."""
+ANTHROPIC_TYPES = {
+    401: "authentication_error", 403: "permission_error", 404: "not_found_error", 413: "request_too_large",
+    429: "rate_limit_error", 503: "overloaded_error", 504: "timeout_error"}
 SHOWN = 80
 """Characters of a value that an error message repeats."""
 
@@ -107,7 +113,30 @@ def error_response(error: DiptychError, headers: dict[str, str] | None = None) -
         told |= {"x-should-retry": "true", "retry-after": str(max(1, math.ceil(error.retry_after)))}
     if isinstance(error, Unauthorized):
         told["www-authenticate"] = "Bearer"
-    return Response(json.dumps(error.body()), error.status, told, "application/json")
+    return ErrorResponse(error, told)
+
+
+class ErrorResponse(Response):
+    """An error in the shape that clients of its path know: Anthropic's or OpenAI's. Also what is refused in front of
+    all routes is told in it."""
+
+    def __init__(self, error: DiptychError, headers: dict[str, str]) -> None:
+        super().__init__(json.dumps(error.body()), error.status, headers, "application/json")
+        self._error, self._told = error, headers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if str(scope.get("path", "")).startswith(ANTHROPIC):
+            shaped = Response(json.dumps(anthropic_body(self._error)), self.status_code, self._told, "application/json")
+            await shaped(scope, receive, send)
+            return
+        await super().__call__(scope, receive, send)
+
+
+def anthropic_body(error: DiptychError) -> dict[str, Any]:
+    """`{"type": "error", "error": {"type", "message"}}`, and OpenAI's `param` and `code` beside them."""
+    kind = ANTHROPIC_TYPES.get(error.status, "api_error" if error.status >= 500 else "invalid_request_error")
+    return {"type": "error", "error": {"type": kind, "message": error.message, "param": error.param,
+                                       "code": error.code}}
 
 
 def install_handlers(app: FastAPI) -> None:
