@@ -22,8 +22,9 @@ from diptych.store.jobs import JobStore
 Until = Callable[..., Any]
 PICTURE = {"model": "tiny", "prompt": "slow", "width": 64, "height": 64, "steps": 150, "count": 4, "seed": 3}
 ENDLESS = {**PICTURE, "steps": 1000, "count": 16, "width": 256, "height": 256}
-STORY = {"model": "starter-text", "messages": [{"role": "user", "content": "Tell me a very long story."}],
-         "max_tokens": 400, "temperature": 1.5, "stream": True}
+STORY = {"model": "starter-text", "prompt": "one, two, three, four, five,", "max_tokens": 700, "temperature": 0,
+         "stream": True}
+"""Goes on for 460 tokens."""
 
 
 def started(folder: Path, models: Path, **settings: Any) -> Any:
@@ -58,7 +59,7 @@ class Story(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        with httpx.stream("POST", f"{self._url}/v1/chat/completions", json=self._body, timeout=120) as answer:
+        with httpx.stream("POST", f"{self._url}/v1/completions", json=self._body, timeout=120) as answer:
             for line in answer.iter_lines():
                 if line.startswith("data: "):
                     self.data.append(line[6:])
