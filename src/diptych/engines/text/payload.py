@@ -24,7 +24,7 @@ def sampling_body(sampling: Sampling, context: int, biases: dict[int, float]) ->
         "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k,
         "min_p": sampling.min_p, "typical_p": sampling.typical_p,
         "frequency_penalty": sampling.frequency_penalty, "presence_penalty": sampling.presence_penalty,
-        "repeat_penalty": sampling.repeat_penalty, "repeat_last_n": min(sampling.repeat_last_n, context),
+        "repeat_penalty": sampling.repeat_penalty, "repeat_last_n": _back(sampling.repeat_last_n, context),
         "ignore_eos": sampling.ignore_eos, "logit_bias": [[id, value] for id, value in biases.items()],
         "stream": True, "stream_options": {"include_usage": True},
         # Counts in every chunk, for a run that is cancelled; chunks while the prompt is read, so that it can be.
@@ -34,7 +34,7 @@ def sampling_body(sampling: Sampling, context: int, biases: dict[int, float]) ->
         body |= {
             "dry_multiplier": sampling.dry_multiplier, "dry_base": sampling.dry_base,
             "dry_allowed_length": sampling.dry_allowed_length,
-            "dry_penalty_last_n": min(sampling.dry_penalty_last_n, context),
+            "dry_penalty_last_n": _back(sampling.dry_penalty_last_n, context),
             "dry_sequence_breakers": list(sampling.dry_sequence_breakers) or [NO_BREAKER],
         }
     if sampling.seed is not None:
@@ -44,3 +44,8 @@ def sampling_body(sampling: Sampling, context: int, biases: dict[int, float]) ->
     if sampling.logprobs is not None:
         body["n_probs"] = max(sampling.logprobs, ALL_PROBABILITIES)
     return body
+
+
+def _back(tokens: int, context: int) -> int:
+    """Tokens to look back; -1 is all of them."""
+    return context if tokens < 0 else min(tokens, context)
