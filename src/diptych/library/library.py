@@ -52,7 +52,10 @@ class Library:
         """Raises NotFound, which names what is there."""
         with self._lock:
             cards = self._scan()
+            damage = _damage(self._problems, id)
         if id not in cards:
+            if damage:
+                raise NotFound(f"model {id[:200]!r} cannot be used: {damage}", param="model", code="model_damaged")
             known = ", ".join(sorted(cards)) or "none; try: diptych models pull starter-text"
             raise NotFound(f"no model {id[:200]!r}; there are: {known}", param="model", code="model_not_found")
         return cards[id]
@@ -102,6 +105,15 @@ class Library:
             return _Seen(state, None, error.message)
         except OSError as error:
             return _Seen(state, None, f"cannot be read: {error.strerror or error}")
+
+
+def _damage(problems: list[str], id: str) -> str:
+    """Why the model cannot be used that lies in a folder or file of this name; empty where there is none."""
+    for problem in problems:
+        place, _, reason = problem.partition(": ")
+        if id in (Path(place).name, Path(place).stem, Path(place).parent.name):
+            return reason
+    return ""
 
 
 def _identify(path: Path, starter: Path | None) -> Card | None:

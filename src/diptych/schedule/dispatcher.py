@@ -12,21 +12,22 @@ from collections.abc import AsyncGenerator, Callable, Collection, Iterable
 from diptych.core.cards import Card
 from diptych.core.checks import check, picture_size
 from diptych.core.errors import Conflict, DiptychError, InvalidRequest, Unavailable
-from diptych.core.events import Event, Failed, Finished, Started, TokenDelta
+from diptych.core.events import Event, Failed, Finished, Started
 from diptych.core.jobs import Job, JobState, Priority
 from diptych.core.logs import bound
-from diptych.core.protocol import RunRequest
 from diptych.core.specs import ChatSpec, CompletionSpec, ImageSpec
 from diptych.library import Library
 from diptych.runners.local import Launcher
 from diptych.schedule.execution import Execution
 from diptych.schedule.fairness import CLASSES, Affinity, Turns
-from diptych.schedule.follower import Follower, replay
+from diptych.schedule.follower import Follower, ready, replay
 from diptych.schedule.heart import Heart
 from diptych.schedule.hub import Hub
+from diptych.schedule.live import answer
 from diptych.schedule.outlook import Outlook, Place
 from diptych.schedule.pool import Held, RunnerInfo, RunnerPool
 from diptych.schedule.speeds import NAME, Speeds, Work, work_of
+from diptych.schedule.suspects import Disk, Suspects
 from diptych.settings import Settings
 from diptych.store.jobs import JobStore, new_id
 from diptych.store.lines import Waiting
@@ -60,6 +61,7 @@ class Dispatcher:
         self._wake = asyncio.Event()
         self._launcher = launcher
         self._pool = RunnerPool(settings, launcher, self._measurements, self._wake.set)
+        self._suspects, self._disk = Suspects(), Disk(settings.artifacts_dir)
         self._running: dict[str, Execution] = {}
         self._claiming: set[str] = set()
         self._turns = Turns(weight_of or (lambda caller: settings.caller_weights.get(caller, 1.0)))
@@ -230,26 +232,9 @@ class Dispatcher:
         card = await asyncio.to_thread(self._library.get, spec.model)
         if card.panel != "text":
             raise InvalidRequest(f"model {card.id!r} makes pictures, not text", param="model")
-        begun = False
-        for last in (False, True):
-            held = await self._pool.acquire(card, caller, self._settings.text_slots)
-            try:
-                assert held.runner is not None
-                request = RunRequest(
-                    id=secrets.token_hex(16), spec=spec, timeout_seconds=self._settings.job_timeout_seconds)
-                async with contextlib.aclosing(held.runner.client.run(request)) as events:
-                    async for event in events:
-                        if isinstance(event, Failed) and event.retryable and not begun and not last:
-                            break
-                        begun = begun or isinstance(event, TokenDelta)
-                        yield event
-                        if stop is not None and stop.is_set():
-                            await held.runner.client.cancel(request.id)
-                            stop = None
-                    else:
-                        return
-            finally:
-                self._pool.release(held, caller)
+        async with contextlib.aclosing(answer(self._pool, self._settings, card, spec, caller, stop)) as events:
+            async for event in events:
+                yield event
 
     async def load(self, model: str) -> RunnerInfo:
         """Have a model ready. Raises NotFound, InvalidRequest, Unavailable."""
@@ -301,7 +286,7 @@ class Dispatcher:
     async def _place_one(self) -> bool:
         """Start the first queued job that can start now; False when none can."""
         heads = await asyncio.to_thread(self._store.heads)
-        if not heads:
+        if not heads or not await asyncio.to_thread(self._disk.room):
             return False
         cards = await asyncio.to_thread(self._cards, {job.model for job in heads})
         costly = {id for id, card in cards.items() if isinstance(card, Card) and self._pool.pushes_out(card)}
@@ -336,7 +321,8 @@ class Dispatcher:
     def _room(self, held: Held, job: Waiting) -> bool:
         """Enough work to fill the runner's batch, and always a place for a caller who has nothing there of this class
         or above it."""
-        if self._pool.draining(held.card.id):
+        beside = [id for id, other in self._running.items() if other.held is held]
+        if self._pool.draining(held.card.id) or not self._suspects.bears(job.id, job.model, beside):
             return False
         if held.pictures < self._settings.image_batch and held.users.total() < JOBS_PER_RUNNER:
             return True
@@ -366,6 +352,8 @@ class Dispatcher:
     async def _run(self, execution: Execution) -> None:
         job, held = execution.job, execution.held
         self._hub.publish(job.id, Started(attempt=job.attempts))
+        for event in ready(job.artifacts):  # made before this gateway began: who watches now has not heard of them
+            self._hub.pass_on(job.id, event)
         try:
             await execution.run()
         except asyncio.CancelledError:
@@ -377,6 +365,8 @@ class Dispatcher:
             log.exception("job %s could not be settled", job.id)
         finally:
             self._running.pop(job.id, None)
+            self._suspects.learn(job.id, job.attempts, job.max_attempts, execution.retry_reason is not None)
+            self._disk.full = self._disk.full or execution.disk_full
             self._pool.release(held, job.caller, job.spec.count)
             self._follower.look()
         await self._learn(execution)

@@ -48,6 +48,8 @@ class Execution:
         self.metrics: dict[str, float] = {}
         self.retry_reason: str | None = None
         """Code of the fault that the next attempt is for."""
+        self.disk_full = False
+        """A picture could not be written for want of room; the job is queued again."""
         self.lost = False
         """The job is another gateway's now: nothing of this attempt is written or told any more."""
         self._beside = [0.0, 0]
@@ -156,6 +158,14 @@ class Execution:
         if isinstance(last, Finished) and last.reason != "cancelled" and len(self._made) < job.spec.count:
             last = Failed(message=f"the runner made {len(self._made)} of {job.spec.count} pictures")
         if isinstance(last, Failed):
+            if last.code == "disk_full":
+                # Not the job's fault, and it would meet every other job, too: all wait until there is room.
+                self.disk_full = True
+                if await self._write(lambda: self._store.requeue(job.id, attempt=job.attempts, uncount=True)):
+                    self._hub.publish(job.id, Queued(position=0))
+                else:
+                    self._lose()
+                return
             if last.retryable and job.attempts < job.max_attempts:
                 self.retry_reason = last.code or "unknown"
                 if await self._write(lambda: self._store.requeue(job.id, attempt=job.attempts)):

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from diptych.core.errors import DiptychError
@@ -107,7 +107,7 @@ def changes(old: Job | None, new: Job) -> list[Event]:
     if new.state is JobState.RUNNING and (
             old is None or old.state is not JobState.RUNNING or old.attempts != new.attempts):
         events.append(Started(attempt=new.attempts))
-    events += [_ready(file) for file in new.artifacts if file.index not in known]
+    events += ready(new.artifacts, known)
     if new.state is JobState.RUNNING and new.progress and (old is None or old.progress != new.progress):
         steps = new.spec.steps * new.spec.count
         events.append(Progress(step=round(new.progress * steps), steps=steps))
@@ -116,12 +116,13 @@ def changes(old: Job | None, new: Job) -> list[Event]:
 
 def replay(job: Job, known: Collection[int] = ()) -> list[Event]:
     """The events of a job that has ended, from its record; without the pictures that are known."""
-    events: list[Event] = [_ready(file) for file in job.artifacts if file.index not in known]
+    events: list[Event] = ready(job.artifacts, known)
     if job.state is JobState.FAILED:
         return [*events, Failed(message=job.error or "the job failed", status=job.error_status or 503)]
     return [*events, Finished(reason="cancelled" if job.state is JobState.CANCELLED else "stop")]
 
 
-def _ready(file: Artifact) -> ArtifactReady:
-    return ArtifactReady(index=file.index, path=str(Path(file.path)), media_type=file.media_type, seed=file.seed,
-                         width=file.width, height=file.height)
+def ready(files: Iterable[Artifact], known: Collection[int] = ()) -> list[Event]:
+    """That these pictures are there; without those whose indices are known."""
+    return [ArtifactReady(index=file.index, path=str(Path(file.path)), media_type=file.media_type, seed=file.seed,
+                          width=file.width, height=file.height) for file in files if file.index not in known]

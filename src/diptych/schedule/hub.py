@@ -22,7 +22,9 @@ class Hub:
         self.pass_on(job_id, event)
 
     def pass_on(self, job_id: str, event: Event) -> None:
-        """As `publish`, for what happened elsewhere and was read from the database."""
+        """As `publish`, for what happened elsewhere and was read from the database. A picture is told once."""
+        if isinstance(event, ArtifactReady) and _key(event) in self._so_far.get(job_id, {}):
+            return
         for watcher in self._watchers.get(job_id, ()):
             watcher.put(event)
         if isinstance(event, (Finished, Failed)):

@@ -7,6 +7,7 @@ requests join and leave between steps, and none of them changes another's pictur
 
 from __future__ import annotations
 
+import errno
 import logging
 import threading
 import time
@@ -290,7 +291,9 @@ def failure(error: Exception) -> Failed:
     if isinstance(error, DiptychError):
         return Failed(message=error.message, status=error.status, param=error.param, code=error.code)
     if isinstance(error, OSError):
-        return Failed(message=f"the picture could not be written: {error.strerror}", code="write_failed")
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return Failed(message=f"the picture could not be written: {error.strerror}",
+                      code="disk_full" if full else "write_failed")
     if out_of_memory(error):
         return Failed(message="out of memory; fewer or smaller pictures need less", code="out_of_memory")
     reason = (str(error).strip().split("\n")[0] or type(error).__name__)[:300]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import secrets
 from pathlib import Path
@@ -66,7 +67,8 @@ class ImageEngine:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise Unavailable(f"the job's folder cannot be made: {error.strerror}", code="write_failed") from error
+            code = "disk_full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "write_failed"
+            raise Unavailable(f"the job's folder cannot be made: {error.strerror}", code=code) from error
         self._batcher.add(Run(
             request.id, spec, self._card, folder, frozenset(request.skip), emit, request.timeout_seconds,
             request.share))
