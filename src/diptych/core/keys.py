@@ -96,4 +96,4 @@ def is_key_name(name: str) -> bool:
 
 def redacted(text: str) -> str:
     """`text` with every key in it cut down to its id."""
-    return _TEXT.sub(r"dk_\1_…", text)
+    return _TEXT.sub(r"dk_\1_***", text)
