@@ -54,6 +54,9 @@ class Settings(BaseSettings):
     image_batch: int = Field(16, ge=1, le=256, description="most pictures denoised together")
     text_slots: int = Field(4, ge=1, le=64, description="chat requests answered at once by one text runner")
     text_context: int = Field(0, ge=0, description="context in tokens per chat request; 0: the model's, at most 8192")
+    text_cache_type: Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"] = Field(
+        "f16", description="type of the KV cache of text models; q8_0 takes half of f16's memory")
+    text_flash_attention: Literal["auto", "on", "off"] = Field("auto", description="flash attention of text models")
     require_key: bool | None = Field(None, description=(
         "whether requests need an API key; left out: as soon as one was ever made, and always where others can reach "
         "the server"))

@@ -313,7 +313,10 @@ class RunnerPool:
     def _options(self, card: Card) -> Options:
         if card.panel == "image":
             return {"image_batch": self._settings.image_batch}
-        return {"slots": self._settings.text_slots, "context": self._settings.text_context}
+        return {
+            "slots": self._settings.text_slots, "context": self._settings.text_context,
+            "cache_type": self._settings.text_cache_type, "flash_attention": self._settings.text_flash_attention,
+        }
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

@@ -128,7 +128,7 @@ def make_tokenizer(vocabulary: Vocabulary, version: TokenizerVersion) -> Mistral
         request_normalizer=get_normalizer(version, None))
 
 
-class _OneToken(ImageEncoder):
+class _OneToken(ImageEncoder):  # type: ignore[misc]
     """Stands in for every picture while the prompt is made: llama.cpp makes its tokens from the picture itself."""
 
     def __call__(self, content: Any) -> ImageEncoding:
