@@ -1,11 +1,11 @@
-"""The store on real SQLite files: the queue's atomic steps, recovery, migrations."""
+"""The store on real SQLite files and a real PostgreSQL server: the queue's atomic steps, recovery, migrations."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,34 +23,6 @@ from diptych.store.tables import metadata
 
 SPEC = ImageSpec(prompt="a cat", seed=1, count=3)
 MIGRATIONS = Path(database.__file__).parent / "migrations"
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "postgresql":
-        make: Callable[[], str] = request.getfixturevalue("new_postgres_url")
-        return make()
-    return f"sqlite:///{tmp_path / 'jobs.sqlite3'}"
-
-
-@pytest.fixture
-def open_store(url: str) -> Iterator[Callable[[], JobStore]]:
-    opened: list[JobStore] = []
-
-    def build() -> JobStore:
-        store = JobStore(url)
-        opened.append(store)
-        store.migrate()
-        return store
-
-    yield build
-    for store in opened:
-        store.close()
-
-
-@pytest.fixture
-def store(open_store: Callable[[], JobStore]) -> JobStore:
-    return open_store()
 
 
 def submit(store: JobStore, caller: str = "ann", **changes: Any) -> Job:

@@ -35,6 +35,8 @@ from diptych.store.measurements import Measurements
 
 LOOK_SECONDS = 5.0
 """The queue is looked at this often even when nothing seems to have changed."""
+LOOK_AT_SHARED_SECONDS = 1.0
+"""The same, where other gateways accept jobs too."""
 JOBS_PER_RUNNER = 64
 SHOWN_JOBS = 1000
 """So many of the queue are told where nobody asks for more."""
@@ -72,6 +74,7 @@ class Dispatcher:
         self._heart = Heart(settings, store, self)
         self._wanted: dict[str, float] = {}
         self._began = time.monotonic()
+        self._look_seconds = LOOK_SECONDS if store.database.is_sqlite else LOOK_AT_SHARED_SECONDS
         self._main: asyncio.Task[None] | None = None
         self._stopping = False
         self._draining = False
@@ -280,7 +283,7 @@ class Dispatcher:
                 log.exception("the queue could not be served")
                 await asyncio.sleep(RETRY_SECONDS)
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), LOOK_SECONDS)
+                await asyncio.wait_for(self._wake.wait(), self._look_seconds)
             self._wake.clear()
 
     async def _place_one(self) -> bool:

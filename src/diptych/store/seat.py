@@ -72,6 +72,7 @@ def _beside_database(url: str) -> list[Path]:
 
 def _locked(file: Path) -> IO[bytes]:
     try:
+        file.parent.mkdir(parents=True, exist_ok=True)
         handle = os.fdopen(os.open(file, os.O_RDWR | os.O_CREAT, 0o644), "r+b")
     except OSError as error:
         raise Unavailable(f"the lock file {file} cannot be opened: {error.strerror or error}") from error
