@@ -52,6 +52,7 @@ from diptych.schedule.hub import Hub
 from diptych.settings import Settings
 from diptych.store.jobs import JobStore
 from diptych.store.keys import KeyStore
+from diptych.store.seat import Seat
 
 FLUSH_SECONDS = 5
 """How long the last words of answers that were broken off may take to be sent."""
@@ -149,10 +150,12 @@ def prepare(settings: Settings) -> None:
 
     Raises:
         InvalidRequest: an address that others can reach, while there are no keys; an unknown log level.
-        Unavailable: the data folder or the database cannot be used. One line, with what to do.
+        Unavailable: the data folder or the database cannot be used, or another server uses it. One line, with what to
+            do.
     """
     _check(settings)
     make_folders(settings)
+    Seat(settings.data_dir, settings.url).check()
     store = JobStore(settings.url)
     try:
         store.migrate()

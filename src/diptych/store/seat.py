@@ -34,9 +34,8 @@ class Seat:
         """Sit down as gateway `id`; the id of the one before, who is surely gone. Raises Unavailable: it is taken."""
         if self._held:
             return None
+        self._lock_all()
         try:
-            for file in self._files:
-                self._held.append(_locked(file))
             before = self._words().split()[:1]
             self._write(id)
         except BaseException:
@@ -44,9 +43,23 @@ class Seat:
             raise
         return before[0].decode("ascii", "replace") if before else None
 
+    def check(self) -> None:
+        """Raises Unavailable when it is taken now."""
+        if not self._held:
+            self._lock_all()
+            self.leave()
+
     def leave(self) -> None:
         while self._held:
             self._held.pop().close()
+
+    def _lock_all(self) -> None:
+        try:
+            for file in self._files:
+                self._held.append(_locked(file))
+        except BaseException:
+            self.leave()
+            raise
 
     def _words(self) -> bytes:
         self._held[0].seek(0)
