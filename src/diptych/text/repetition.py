@@ -15,15 +15,17 @@ from dataclasses import dataclass
 
 WINDOW = 8192
 """Characters at the end of the text that are looked at."""
-STEP = 24
-"""New characters between two looks."""
+STEP, SLOW_STEP = 24, 480
+"""New characters between two looks for exact loops, and between two for the others, which cost more."""
 _NEEDLES = (12, 48, 160)
 """Lengths of the ends whose last occurrence gives the distance of a loop."""
 _DIGITS = re.compile(r"[0-9]+")
 _WORDS = re.compile(r"[^\W_]+")
 _LOOSE_WORDS = 240
 _LOOSE_SHARE = 0.12
-_PROSE = frozenset(" .,;:!?'\"-\n’“”…()")
+_PROSE = frozenset(" .,;:!?'\"-\n’“”…()。，、！？：；「」『』،؟।")
+_WIDE = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
+"""Letters that say about as much as three of an alphabet."""
 
 
 @dataclass(frozen=True)
@@ -50,30 +52,34 @@ class RepetitionWatch:
 
     def __init__(self) -> None:
         self._text = ""
-        self._fresh = 0
+        self._fresh = self._slow = 0
 
     def feed(self, piece: str) -> bool:
         """Whether the answer so far ends in a loop."""
         self._text += piece
         self._fresh += len(piece)
+        self._slow += len(piece)
         if self._fresh < STEP:
             return False
         self._fresh = 0
         if len(self._text) > 2 * WINDOW:
             self._text = self._text[-WINDOW:]
-        return loops(self._text[-WINDOW:])
-
-
-def loops(text: str) -> bool:
-    """Whether `text` ends in a loop."""
-    return _exact(text) or _counted(text) or _loose(text)
+        if _exact(self._text):
+            return True
+        if self._slow < SLOW_STEP:
+            return False
+        self._slow = 0
+        return _counted(self._text[-WINDOW:]) or _loose(self._text)
 
 
 def _exact(text: str) -> bool:
     for period in periods(text):
         copies = copies_at_end(text, period)
-        asked = evidence(text[-period:])
-        if copies >= asked.copies and copies * period >= asked.characters:
+        if copies < PARAGRAPH.copies:  # nothing is satisfied with less
+            continue
+        piece = text[-period:]
+        asked = evidence(piece)
+        if copies >= asked.copies and copies * width(piece) >= asked.characters:
             return True
     return False
 
@@ -84,11 +90,10 @@ def _counted(text: str) -> bool:
         return False
     even = _DIGITS.sub("0", text)
     for period in periods(even):
-        piece = even[-period:]
-        if len(_WORDS.findall(piece)) < 5 or evidence(piece) not in (SENTENCE, PARAGRAPH):
+        copies, piece = copies_at_end(even, period), even[-period:]
+        if copies < COUNTED.copies or copies * period < COUNTED.characters:
             continue
-        copies = copies_at_end(even, period)
-        if copies >= COUNTED.copies and copies * period >= COUNTED.characters:
+        if len(_WORDS.findall(piece)) >= 5 and evidence(piece) in (SENTENCE, PARAGRAPH):
             return True
     return False
 
@@ -133,9 +138,14 @@ def evidence(piece: str) -> Evidence:
         return SYMBOL if len(set(piece)) <= 2 else MARKUP
     if not is_prose(piece):
         return MARKUP
-    if len(piece) < 12:
+    if width(piece) < 12:
         return SYLLABLE
     return SENTENCE if len(piece) < 200 else PARAGRAPH
+
+
+def width(text: str) -> int:
+    """Characters, as a Latin alphabet would need them."""
+    return len(text) if text.isascii() else len(text) + 2 * len(_WIDE.findall(text))
 
 
 def is_prose(text: str) -> bool:

@@ -36,6 +36,7 @@ class Asked:
     old_calls: bool = False
     whole_calls: bool = False
     stop_shown: bool = False
+    logprobs: bool = True
 
 
 async def answer(
@@ -75,6 +76,9 @@ class _Answer:
             if self._asked.shown < self._asked.count:
                 group = sorted(group, key=lambda said: said.likelihood, reverse=True)
             told += group[:self._asked.shown]
+        if not self._asked.logprobs:  # they were for the choice of the best only
+            for said in told:
+                said.logprobs.clear()
         return self._head.whole([self._head.choice(index, said) for index, said in enumerate(told)], self._usage())
 
     async def chunks(self, first: Told) -> AsyncGenerator[str, None]:

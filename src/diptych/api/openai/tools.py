@@ -167,7 +167,7 @@ def response_format(value: Any, where: str = "response_format") -> OutputFormat 
     if kind == "json_object":
         schema = entry.get("schema")  # llama.cpp's form
         return _form("json_object", None, where) if schema is None else \
-            _form("json_schema", schema_at(schema, f"{where}.schema"), where)
+            _form("json_schema", schema_at(schema, f"{where}.schema"), where, field=f"{where}.schema")
     if kind == "json_schema":
         return _json_schema(entry, where)
     fields = {"regex": "pattern", "choice": "choices", "lark": "grammar", "gbnf": "grammar", "xml": "schema",
@@ -183,10 +183,10 @@ def response_format(value: Any, where: str = "response_format") -> OutputFormat 
                  enumerate(list_at(given, field, "a list of texts"))]
         if not texts:
             raise InvalidRequest(f"{field} is empty", param=field)
-        return _form("choice", texts, where)
+        return _form("choice", texts, where, field=field)
     if kind in ("xml", "yaml"):
-        return _form(kind, None if given is None else schema_at(given, field), where)
-    return _form(kind, text_at(given, field, empty=False), where)
+        return _form(kind, None if given is None else schema_at(given, field), where, field=field)
+    return _form(kind, text_at(given, field, empty=False), where, field=field)
 
 
 def _json_schema(entry: dict[str, Any], where: str) -> OutputFormat:
@@ -198,7 +198,7 @@ def _json_schema(entry: dict[str, Any], where: str) -> OutputFormat:
         raise InvalidRequest(f"{place}.schema is missing", param=f"{place}.schema", code="missing_required_parameter")
     strict = inner.get("strict")
     return _form("json_schema", schema_at(inner["schema"], f"{place}.schema"), where,
-                 strict=True if strict is None else flag_at(strict, f"{place}.strict"))
+                 strict=True if strict is None else flag_at(strict, f"{place}.strict"), field=f"{place}.schema")
 
 
 def schema_at(value: Any, where: str) -> Any:
@@ -224,5 +224,6 @@ def _structured(value: Any) -> OutputFormat | None:
     return response_format({"type": kinds[kind], fields[kind]: entry[kind]}, where)
 
 
-def _form(kind: str, value: Any, where: str, strict: bool = True) -> OutputFormat:
-    return checked(OutputFormat, where, kind=kind, value=value, strict=strict)
+def _form(kind: str, value: Any, where: str, strict: bool = True, field: str | None = None) -> OutputFormat:
+    """`field`: where the value is, if that is not `where` itself."""
+    return checked(OutputFormat, where, kind=kind, value=value, strict=strict, field=field or where)
