@@ -15,8 +15,8 @@ from diptych.core.events import Event, Failed, Finished, Started
 from diptych.core.specs import ChatSpec, CompletionSpec
 from diptych.library import Library
 from diptych.text.prepare import Prepared, prepare
+from diptych.text.prepare_attempts import answered
 from diptych.text.repair import repaired
-from diptych.text.stream import read
 
 TextSpec = ChatSpec | CompletionSpec
 Told = tuple[int, Event]
@@ -63,8 +63,11 @@ async def run(services: Services, work: Ready, caller: str, seed: int | None) ->
     spec, stop = work.prepared.spec, asyncio.Event()
     if seed is not None:
         spec = spec.model_copy(update={"sampling": spec.sampling.model_copy(update={"seed": seed})})
-    events = services.dispatcher.stream(spec, caller=caller, stop=stop)
-    async with contextlib.aclosing(read(events, spec, work.prepared.reader(), stop)) as told:
+
+    def begin(one: TextSpec) -> AsyncGenerator[Event, None]:
+        return services.dispatcher.stream(one, caller=caller, stop=stop)
+
+    async with contextlib.aclosing(answered(begin, work.prepared, spec, stop)) as told:
         async for event in told:
             yield event
 

@@ -87,11 +87,13 @@ ToolChoice = Literal["none", "auto", "required"] | NamedChoice
 
 class OutputFormat(Part):
     """The form of the answer. `value`: the JSON schema (json_schema, xml, yaml), the pattern (regex), the list of
-    texts (choice), or the grammar (lark, gbnf); nothing for json_object."""
+    texts (choice), or the grammar (lark, gbnf); nothing for json_object. `field` is what the client calls the field that
+    `value` is from."""
 
     kind: Literal["json_object", "json_schema", "regex", "choice", "lark", "gbnf", "xml", "yaml"]
     value: Any = None
     strict: bool = True
+    field: str = Field("response_format", max_length=1000)
 
 
 class TokenProbability(BaseModel):

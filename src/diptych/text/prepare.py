@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from diptych.core.cards import Card
 from diptych.core.errors import InvalidRequest
-from diptych.core.events import Event
+from diptych.core.events import Event, Failed, Finished, TokenDelta
 from diptych.core.specs import ChatSpec, CompletionSpec
+from diptych.text.formats import Form, form_of
+
+INVALID = "invalid_output"
+"""Code of the failure of an answer that does not pass its check."""
 
 
 class Reader(Protocol):
@@ -24,17 +28,61 @@ class _Plain:
 
 @dataclass(frozen=True)
 class Prepared:
+    """`spec` goes to the engine. `unheld` names what its grammar does not enforce: such an answer is told only when it
+    has passed its check, and made again when it has not (`text/prepare_attempts.py`)."""
+
     spec: ChatSpec | CompletionSpec
+    form: Form | None = None
+    unheld: tuple[str, ...] = field(default=())
 
     def reader(self) -> Reader:
-        return _Plain()
+        return _Plain() if self.form is None else FormReader(self.form)
+
+
+class FormReader:
+    """Looks at the whole answer once more when it has ended by itself. An answer cut off at a limit says so by its
+    reason; it is not held against its form."""
+
+    def __init__(self, form: Form) -> None:
+        self._form = form
+        self._text: list[str] = []
+
+    def read(self, event: Event) -> list[Event]:
+        if isinstance(event, TokenDelta):
+            self._text.append(event.text)
+        elif isinstance(event, Finished) and event.reason == "stop":
+            fault = self._form.fault("".join(self._text))
+            if fault is not None:
+                return [invalid(fault)]
+        return [event]
+
+
+def invalid(fault: str) -> Failed:
+    return Failed(message=f"the answer does not have the form that was asked for: {fault}", status=422, code=INVALID)
 
 
 def prepare(spec: ChatSpec | CompletionSpec, card: Card) -> Prepared:
-    """Raises InvalidRequest for a form that cannot be held."""
-    if spec.format is not None:
-        raise InvalidRequest("response_format: this form is not supported yet", param="response_format",
-                             code="not_supported")
+    """Raises InvalidRequest for a form that cannot be held, and for what cannot be had together with it."""
     if isinstance(spec, ChatSpec) and spec.tools and spec.tool_choice != "none":
         raise InvalidRequest("tools: calls are not supported yet", param="tools", code="not_supported")
-    return Prepared(spec)
+    if spec.format is None:
+        return Prepared(spec)
+    _check_together(spec, spec.format.field)
+    form = form_of(spec.format)
+    return Prepared(spec.model_copy(update={"grammar": form.grammar}), form, form.unheld)
+
+
+def _check_together(spec: ChatSpec | CompletionSpec, field: str) -> None:
+    """What would break a form that is guaranteed is refused."""
+    sampling = spec.sampling
+    wrong = [("stop", "a stop text could cut the answer in the middle", bool(sampling.stop)),
+             ("ignore_eos", "the form says where the answer ends", sampling.ignore_eos),
+             ("min_tokens", "the form says where the answer ends", bool(sampling.min_tokens))]
+    if isinstance(spec, CompletionSpec):
+        wrong += [("echo", "the prompt would be part of the answer", spec.echo),
+                  ("suffix", "the gap is filled as the text around it asks for", spec.suffix is not None)]
+    elif spec.messages[-1].prefix:
+        wrong.append(("messages", "an answer that was begun cannot be held to the form of a whole one", True))
+    for name, reason, asked in wrong:
+        if asked:
+            raise InvalidRequest(f"{name} cannot be used together with {field}: {reason}", param=name)
