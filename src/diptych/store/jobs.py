@@ -15,11 +15,11 @@ from diptych.core.jobs import Artifact, Job, JobState, Priority
 from diptych.core.specs import ImageSpec
 from diptych.store.database import Database
 from diptych.store.intake import Entry, Intake
-from diptych.store.lines import QueueReader, change_of, count, size_of, with_one_less
+from diptych.store.lines import QueueReader, change_of, count, queued_total, size_of, with_one_less
 from diptych.store.records import artifact_of, one_job, with_artifacts
 from diptych.store.records import new_id as new_id
 from diptych.store.records import now as now
-from diptych.store.tables import IS_QUEUED, IS_RUNNING, artifacts, gateways, jobs
+from diptych.store.tables import IS_BEGUN, IS_QUEUED, IS_RUNNING, artifacts, gateways, jobs
 
 Jobs = list[Job]
 
@@ -79,7 +79,8 @@ class JobStore(QueueReader):
         """Newest first; `before` is the id of a job that the page starts after."""
         query = select(jobs).order_by(jobs.c.seq.desc()).limit(limit)
         if state is not None:
-            query = query.where(jobs.c.state == state.value)
+            query = query.where(IS_QUEUED) if state is JobState.QUEUED else query.where(
+                IS_BEGUN, jobs.c.state == state.value)
         if caller is not None:
             query = query.where(jobs.c.caller == caller)
         if before is not None:
@@ -181,13 +182,16 @@ class JobStore(QueueReader):
         """Take back what gateways ran that are no more: it is queued again, or failed if its attempts are used up, or
         cancelled if that was asked for. `(queued again, ended)`."""
         living = select(gateways.c.id)
+        whose = (jobs.c.owner.is_(None), (jobs.c.owner >= "") & jobs.c.owner.not_in(living))  # each found by the index
         with self.database.write() as connection:
-            return give_back(connection, jobs.c.owner.is_(None) | jobs.c.owner.not_in(living))
+            settled = [give_back(connection, one) for one in whose]
+            return settled[0][0] + settled[1][0], settled[0][1] + settled[1][1]
 
     def counts(self) -> dict[JobState, int]:
         with self.database.read() as connection:
-            rows = connection.execute(select(jobs.c.state, func.count()).group_by(jobs.c.state)).all()
-        found = {JobState(state): number for state, number in rows}
+            rows = connection.execute(select(jobs.c.state, func.count()).where(IS_BEGUN).group_by(jobs.c.state)).all()
+            found = {JobState(state): number for state, number in rows}
+            found[JobState.QUEUED] = queued_total(connection)
         return {state: found.get(state, 0) for state in JobState}
 
     def _mine(self, id: str) -> Any:

@@ -49,12 +49,14 @@ jobs = Table(
     Column("steps", Integer, nullable=False, server_default="0"),
 )
 IS_QUEUED = jobs.c.state == literal_column("'queued'")
-"""Spelled out, not bound: only so can a planner see that a partial index below holds what is asked for."""
+"""Spelled out, not bound: only so can a planner see that a partial index below holds what is asked for, and is not
+tempted by another one."""
+IS_BEGUN = jobs.c.state != literal_column("'queued'")
 IS_RUNNING = jobs.c.state == literal_column("'running'")
 Index("ix_jobs_line", jobs.c.priority, jobs.c.caller, jobs.c.model, jobs.c.seq,
       sqlite_where=IS_QUEUED, postgresql_where=IS_QUEUED)
 Index("ix_jobs_running", jobs.c.owner, sqlite_where=IS_RUNNING, postgresql_where=IS_RUNNING)
-Index(None, jobs.c.state, jobs.c.seq)
+Index("ix_jobs_begun", jobs.c.state, jobs.c.seq, sqlite_where=IS_BEGUN, postgresql_where=IS_BEGUN)
 Index(None, jobs.c.caller, jobs.c.seq)
 
 queue_lines = Table(

@@ -9,6 +9,7 @@ revision = "0003"
 down_revision = "0002"
 
 QUEUED = sa.text("state = 'queued'")
+BEGUN = sa.text("state != 'queued'")
 RUNNING = sa.text("state = 'running'")
 
 
@@ -22,7 +23,7 @@ def upgrade() -> None:
     op.create_index("ix_jobs_line", "jobs", ["priority", "caller", "model", "seq"], sqlite_where=QUEUED,
                     postgresql_where=QUEUED)
     op.create_index("ix_jobs_running", "jobs", ["owner"], sqlite_where=RUNNING, postgresql_where=RUNNING)
-    op.create_index("ix_jobs_state_seq", "jobs", ["state", "seq"])
+    op.create_index("ix_jobs_begun", "jobs", ["state", "seq"], sqlite_where=BEGUN, postgresql_where=BEGUN)
     op.create_table(
         "queue_lines",
         sa.Column("priority", sa.String(16), nullable=False),
@@ -60,7 +61,7 @@ def _measure_what_waits() -> None:
 def downgrade() -> None:
     for table in ("gateways", "queue_lines"):
         op.drop_table(table)
-    for index in ("ix_jobs_line", "ix_jobs_running", "ix_jobs_state_seq"):
+    for index in ("ix_jobs_line", "ix_jobs_running", "ix_jobs_begun"):
         op.drop_index(index, "jobs")
     op.create_index("ix_jobs_state_priority_caller_seq", "jobs", ["state", "priority", "caller", "seq"])
     for column in ("owner", "shape", "pictures", "steps"):
