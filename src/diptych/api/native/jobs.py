@@ -20,7 +20,7 @@ from diptych.api.native.convert import artifact_view, event_view, job_request, j
 from diptych.api.native.schema import ArtifactList, JobList, JobRequest, JobView
 from diptych.api.services import Caller, Having, Services, Who, principal_of, services_of
 from diptych.api.streams import EventStream, sse
-from diptych.core.errors import DiptychError, Forbidden, NotFound, Unavailable
+from diptych.core.errors import DiptychError, Forbidden, InvalidRequest, NotFound, Unavailable
 from diptych.core.events import Event, Failed, Finished
 from diptych.core.jobs import Artifact, Job, JobState
 from diptych.core.paths import inside
@@ -178,9 +178,13 @@ async def artifact_file(services: Having, who: Who, id: str) -> Response:
 
 def artifact_path(folder: Path, artifact: Artifact) -> Path:
     """Where the file lies, inside `folder` for sure. Raises NotFound when it is not there (any more)."""
-    path = inside(folder, artifact.path, param="id")
+    gone = NotFound(f"the file of artifact {artifact.id!r} is gone", param="id", code="file_gone")
+    try:
+        path: Path | None = inside(folder, artifact.path, param="id")
+    except InvalidRequest as error:  # a link was put in its place; the client's id was right
+        raise gone from error
     if not path.is_file():
-        raise NotFound(f"the file of artifact {artifact.id!r} is gone", param="id", code="file_gone")
+        raise gone
     return path
 
 
