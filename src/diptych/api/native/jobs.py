@@ -180,7 +180,7 @@ def artifact_path(folder: Path, artifact: Artifact) -> Path:
     """Where the file lies, inside `folder` for sure. Raises NotFound when it is not there (any more)."""
     gone = NotFound(f"the file of artifact {artifact.id!r} is gone", param="id", code="file_gone")
     try:
-        path: Path | None = inside(folder, artifact.path, param="id")
+        path = inside(folder, artifact.path, param="id")
     except InvalidRequest as error:  # a link was put in its place; the client's id was right
         raise gone from error
     if not path.is_file():
