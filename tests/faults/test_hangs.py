@@ -60,18 +60,8 @@ def test_runner_that_hangs_is_replaced(studio: Open, undisturbed: Undisturbed) -
     assert job["attempts"] == 2
 
 
-def test_runner_that_always_hangs_stops_with_the_reason(studio: Open) -> None:
-    one = studio(runner_hang_seconds=1, job_max_attempts=1)
-    id = one.submit(steps=400)
-    one.until(lambda: one.job(id)["progress"] > 0)
-    one.strike("tiny", signal.SIGSTOP)
-    job = one.ended(id)
-    assert (job["state"], job["attempts"]) == ("failed", 1)
-    assert "hung" in job["error"]
-
-
-def test_gateway_that_is_stopped_and_goes_on(studio: Open, undisturbed: Undisturbed) -> None:
-    one = studio(runner_hang_seconds=HANG_SECONDS)
+def test_gateway_that_is_stopped_and_a_runner_that_always_hangs(studio: Open, undisturbed: Undisturbed) -> None:
+    one = studio(runner_hang_seconds=HANG_SECONDS, job_max_attempts=1)
     id = one.submit()
     follower = one.follow(id)
     one.first_picture(id)
@@ -85,3 +75,10 @@ def test_gateway_that_is_stopped_and_goes_on(studio: Open, undisturbed: Undistur
     assert one.runner("tiny") == runner  # nobody took it for hung
     assert follower.told() == [0, 1, 2, 3]
     assert follower.kinds().count("finished") == 1
+
+    id = one.submit(steps=400)
+    one.until(lambda: one.job(id)["progress"] > 0)
+    one.strike("tiny", signal.SIGSTOP)
+    job = one.ended(id)
+    assert (job["state"], job["attempts"]) == ("failed", 1)
+    assert "hung" in job["error"]

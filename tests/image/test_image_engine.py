@@ -173,3 +173,12 @@ def test_guidance_one_takes_one_row(folders: dict[str, Path], studio: Build) -> 
     for recorder in runs:
         room.pictures(recorder)
     assert max(gate.rows) == 3
+
+
+def test_the_precision_can_be_chosen(folders: dict[str, Path], studio: Build) -> None:
+    whole, half = studio(folders["kl"]), studio(folders["kl"], dtype="bfloat16")
+    assert half.engine._model.unet.dtype is torch.bfloat16
+    apart = np.abs(whole.picture(SPEC).astype(int) - half.picture(SPEC).astype(int))
+    assert 0 < apart.mean() < 8
+    with pytest.raises(InvalidRequest, match="dtype is 'int8', not one of float32, float16, bfloat16"):
+        studio(folders["kl"], dtype="int8")

@@ -21,12 +21,14 @@ from diptych.engines.image.run import Run
 from diptych.engines.image.samplers import SamplerFactory
 
 DEFAULT_BATCH = 16
+DTYPES = ("float32", "float16", "bfloat16")
 # A warm spare waits with its libraries imported, so the usual family is imported with the engine.
 importlib.import_module(f"{__package__}.sd1")
 
 
 class ImageEngine:
-    """See `Engine` for the contract. Options of `load`: `image_batch` (most pictures in one step), `device`."""
+    """See `Engine` for the contract. Options of `load`: `image_batch` (most pictures in one step), `device` and
+    `dtype` (float32, float16 or bfloat16) as torch names them."""
 
     name = "image"
 
@@ -42,7 +44,7 @@ class ImageEngine:
         torch.set_num_threads(request.threads)
         load_model = _family(request.card.family)
         device = torch.device(str(request.options.get("device", "cpu")))
-        model = load_model(request.card.path, device, torch.float32)
+        model = load_model(request.card.path, device, _dtype(request.options.get("dtype", DTYPES[0])))
         self._model = model
         self._card = request.card.model_copy(
             update={"size": request.card.size or model.size, "multiple": request.card.multiple or model.multiple})
@@ -89,6 +91,14 @@ class ImageEngine:
         check_size(width, height, self._model.multiple)
         seed = secrets.randbelow(MAX_SEED) if spec.seed < 0 else spec.seed
         return spec.model_copy(update={"width": width, "height": height, "seed": seed})
+
+
+def _dtype(name: object) -> torch.dtype:
+    """Raises InvalidRequest."""
+    if name not in DTYPES:
+        raise InvalidRequest(f"option dtype is {name!r}, not one of {', '.join(DTYPES)}", param="dtype")
+    found: torch.dtype = getattr(torch, str(name))
+    return found
 
 
 def _family(name: str) -> LoadModel:
