@@ -22,12 +22,12 @@ from diptych.store.jobs import JobStore
 class Studio:
     """`async with Studio(settings)`: a dispatcher at work."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, engine: str = ENGINE) -> None:
         self.settings = settings
         self.store = JobStore(settings.url)
         self.store.migrate()
         self.hub = Hub()
-        self.launcher = Launcher(settings, engine_of=lambda card: ENGINE, spare_engine=ENGINE)
+        self.launcher = Launcher(settings, engine_of=lambda card: engine, spare_engine=engine)
         self.dispatcher = Dispatcher(settings, self.store, Library(settings), self.launcher, self.hub)
 
     async def __aenter__(self) -> Studio:

@@ -201,8 +201,10 @@ class JobStore(QueueReader):
 def give_back(connection: Connection, whose: ColumnElement[bool], *, uncount: bool = False) -> tuple[int, int]:
     """Settle the running jobs for which `whose` holds, as `JobStore.recover` says. `uncount`: their gateway was told
     to end, which was not their fault."""
-    rows = connection.execute(
-        select(jobs).where(IS_RUNNING, whose).order_by(jobs.c.seq).with_for_update()).mappings().all()
+    query = select(jobs).where(IS_RUNNING, whose).with_for_update()
+    if connection.dialect.name == "postgresql":  # all lock in one order; SQLite would read the whole table for it
+        query = query.order_by(jobs.c.seq)
+    rows = connection.execute(query).mappings().all()
     again = [row for row in rows if not row["cancel_requested"] and (uncount or row["attempts"] < row["max_attempts"])]
     seqs = {row["seq"] for row in again}
     for row in rows:
