@@ -14,6 +14,7 @@ from conftest import MAX_BODY
 
 JOBS, LOAD, PULL = "/api/jobs", "/api/models/load", "/api/models/pull"
 CHAT, COMPLETIONS, IMAGES = "/v1/chat/completions", "/v1/completions", "/v1/images/generations"
+RESPONSES = "/v1/responses"
 USER = [{"role": "user", "content": "hello"}]
 GOOD: dict[str, dict[str, Any]] = {
     JOBS: {"model": "tiny", "prompt": "x", "width": 64, "height": 64, "steps": 1},
@@ -22,6 +23,7 @@ GOOD: dict[str, dict[str, Any]] = {
     PULL: {"model": "starter-text"},
     CHAT: {"model": "starter-text", "messages": USER, "max_tokens": 1},
     COMPLETIONS: {"model": "starter-text", "prompt": "hello", "max_tokens": 1},
+    RESPONSES: {"model": "starter-text", "input": "hello", "max_output_tokens": 1},
     IMAGES: {"model": "tiny", "prompt": "x", "size": "64x64", "steps": 1},
 }
 HUGE = 10**30
