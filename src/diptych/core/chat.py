@@ -87,8 +87,8 @@ ToolChoice = Literal["none", "auto", "required"] | NamedChoice
 
 class OutputFormat(Part):
     """The form of the answer. `value`: the JSON schema (json_schema, xml, yaml), the pattern (regex), the list of
-    texts (choice), or the grammar (lark, gbnf); nothing for json_object. `field` is what the client calls the field that
-    `value` is from."""
+    texts (choice), or the grammar (lark, gbnf); nothing for json_object. `field` is what the client calls the
+    field that `value` is from."""
 
     kind: Literal["json_object", "json_schema", "regex", "choice", "lark", "gbnf", "xml", "yaml"]
     value: Any = None

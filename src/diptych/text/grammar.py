@@ -85,4 +85,4 @@ def json_rule(schema: Any) -> str:
     """The body of a rule: a JSON value of this schema (already in the form that `text/schema.py` makes)."""
     held = {**schema, "x-guidance": {**SPACING, **schema.get("x-guidance", {})}} if isinstance(schema, dict) else \
         {"x-guidance": SPACING} if schema else schema
-    return "%json " + json.dumps(held, ensure_ascii=True)
+    return "%json " + json.dumps(held, ensure_ascii=True).replace("<[", r"\u003c[")  # no control token

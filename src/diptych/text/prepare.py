@@ -7,12 +7,13 @@ from typing import Protocol
 
 from diptych.core.cards import Card
 from diptych.core.errors import InvalidRequest
-from diptych.core.events import Event, Failed, Finished, TokenDelta
+from diptych.core.events import Event, Finished, TokenDelta
 from diptych.core.specs import ChatSpec, CompletionSpec
+from diptych.text.dialects import dialect_of, told_by_template
 from diptych.text.formats import Form, form_of
-
-INVALID = "invalid_output"
-"""Code of the failure of an answer that does not pass its check."""
+from diptych.text.prepare_check import invalid
+from diptych.text.toolparse import FreeReader, HeldReader
+from diptych.text.tools import Offer, described, offer_of
 
 
 class Reader(Protocol):
@@ -33,9 +34,13 @@ class Prepared:
 
     spec: ChatSpec | CompletionSpec
     form: Form | None = None
-    unheld: tuple[str, ...] = field(default=())
+    unheld: tuple[str, ...] = ()
+    offer: Offer | None = field(default=None, repr=False)
 
     def reader(self) -> Reader:
+        if self.offer is not None:
+            kind = FreeReader if self.offer.grammar is None else HeldReader
+            return kind(self.offer, self.form)
         return _Plain() if self.form is None else FormReader(self.form)
 
 
@@ -57,19 +62,31 @@ class FormReader:
         return [event]
 
 
-def invalid(fault: str) -> Failed:
-    return Failed(message=f"the answer does not have the form that was asked for: {fault}", status=422, code=INVALID)
-
-
 def prepare(spec: ChatSpec | CompletionSpec, card: Card) -> Prepared:
     """Raises InvalidRequest for a form that cannot be held, and for what cannot be had together with it."""
-    if isinstance(spec, ChatSpec) and spec.tools and spec.tool_choice != "none":
-        raise InvalidRequest("tools: calls are not supported yet", param="tools", code="not_supported")
-    if spec.format is None:
+    form = None if spec.format is None else form_of(spec.format)
+    if isinstance(spec, ChatSpec):
+        if spec.tools and spec.tool_choice != "none":
+            return _with_tools(spec, card, form)
+        if not told_by_template(card):
+            spec = described(spec)
+        elif spec.tools:
+            spec = spec.model_copy(update={"tools": ()})
+    if form is None or spec.format is None:
         return Prepared(spec)
     _check_together(spec, spec.format.field)
-    form = form_of(spec.format)
     return Prepared(spec.model_copy(update={"grammar": form.grammar}), form, form.unheld)
+
+
+def _with_tools(spec: ChatSpec, card: Card, form: Form | None) -> Prepared:
+    offer = offer_of(spec, dialect_of(card), form)
+    if offer.forced:
+        _check_together(spec, "tool_choice")
+    elif spec.format is not None:
+        _check_together(spec, spec.format.field)
+    if not told_by_template(card):
+        spec = described(spec)
+    return Prepared(spec.model_copy(update={"grammar": offer.grammar}), form, offer.unheld, offer)
 
 
 def _check_together(spec: ChatSpec | CompletionSpec, field: str) -> None:

@@ -8,7 +8,8 @@ from collections.abc import AsyncGenerator, Callable
 
 from diptych.core.events import Event, Failed, Metrics, Started
 from diptych.core.specs import ChatSpec, CompletionSpec
-from diptych.text.prepare import INVALID, Prepared
+from diptych.text.prepare import Prepared
+from diptych.text.prepare_check import INVALID
 from diptych.text.stream import read
 
 ATTEMPTS = 4

@@ -8,6 +8,7 @@ from collections import OrderedDict
 import llguidance
 
 from diptych.core.errors import InvalidRequest
+from diptych.core.grammars import with_ids
 from diptych.engines.text.vocabulary import Vocabulary
 
 HEADER = "%llguidance {}"
@@ -21,6 +22,7 @@ class Grammars:
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
+        self._controls = {vocabulary.tokens[id]: id for id in vocabulary.special}
         self._lock = threading.Lock()
         self._tokenizer: llguidance.LLTokenizer | None = None
         self._known: OrderedDict[str, str] = OrderedDict()
@@ -31,6 +33,7 @@ class Grammars:
         Raises:
             InvalidRequest: it is not valid, or names a special token that this model does not have.
         """
+        grammar = with_ids(grammar, self._controls)
         with self._lock:
             if grammar not in self._known:
                 self._known[grammar] = llguidance.LLMatcher.validate_grammar(grammar, self._made())
@@ -42,6 +45,12 @@ class Grammars:
             raise InvalidRequest(f"grammar is not valid: {problem.strip()[:400]}", param="grammar",
                                  code="invalid_grammar")
         return grammar if grammar.lstrip().startswith("%llguidance") else f"{HEADER}\n{grammar}"
+
+    def matcher(self, grammar: str) -> llguidance.LLMatcher:
+        """What holds the tokens of one answer to `grammar`. Raises InvalidRequest as `prepared` does."""
+        self.prepared(grammar)
+        with self._lock:
+            return llguidance.LLMatcher(self._made(), grammar)
 
     def _made(self) -> llguidance.LLTokenizer:
         if self._tokenizer is None:
