@@ -189,6 +189,17 @@ async def test_a_killed_gateway_on_sqlite_is_followed_at_once_and_shares_with_no
     store.close()
 
 
+async def test_a_job_is_left_to_the_gateway_that_has_its_model(
+    start: Start, shared: Callable[[str], Values], store: JobStore, data_dir: Path,
+) -> None:
+    start({**shared("one"), "model_dirs": []})
+    start(shared("two"))
+    await asyncio.sleep(1)  # the first has seen the second
+    for job in [submit(store, "wait 0") for _ in range(3)]:
+        done = await until(store, job.id, ended)
+        assert (done.state, done.error) == (JobState.SUCCEEDED, None)
+
+
 async def test_a_polite_end_gives_the_attempt_back_even_when_it_is_cut_short(
     start: Start, shared: Callable[[str], Values], store: JobStore,
 ) -> None:

@@ -7,24 +7,25 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator, Callable, Collection, Iterable
+from collections.abc import AsyncGenerator, Callable, Collection
 
 from diptych.core.cards import Card
 from diptych.core.checks import check, picture_size
-from diptych.core.errors import Conflict, DiptychError, InvalidRequest, Unavailable
+from diptych.core.errors import Conflict, DiptychError, InvalidRequest, NotFound, Unavailable
 from diptych.core.events import Event, Failed, Finished, Started
 from diptych.core.jobs import Job, JobState, Priority
 from diptych.core.logs import bound
-from diptych.core.specs import ChatSpec, CompletionSpec, ImageSpec
+from diptych.core.specs import ImageSpec, LiveSpec
 from diptych.library import Library
 from diptych.runners.local import Launcher
 from diptych.schedule.execution import Execution
-from diptych.schedule.fairness import CLASSES, Affinity, Turns
+from diptych.schedule.fairness import Affinity, Turns
 from diptych.schedule.follower import Follower, ready, replay
 from diptych.schedule.heart import Heart
 from diptych.schedule.hub import Hub
 from diptych.schedule.live import answer
 from diptych.schedule.outlook import Outlook, Place
+from diptych.schedule.placing import cards_of, is_newcomer
 from diptych.schedule.pool import Held, RunnerInfo, RunnerPool
 from diptych.schedule.speeds import NAME, Speeds, Work, work_of
 from diptych.schedule.suspects import Disk, Suspects
@@ -221,7 +222,7 @@ class Dispatcher:
             yield event
 
     async def stream(
-        self, spec: ChatSpec | CompletionSpec, *, caller: str = "local", stop: asyncio.Event | None = None,
+        self, spec: LiveSpec, *, caller: str = "local", stop: asyncio.Event | None = None,
     ) -> AsyncGenerator[Event, None]:
         """Answer now. Closing the generator cancels the run and frees its slot. A runner that dies before the first
         token is replaced once, unseen.
@@ -291,13 +292,15 @@ class Dispatcher:
         heads = await asyncio.to_thread(self._store.heads)
         if not heads or not await asyncio.to_thread(self._disk.room):
             return False
-        cards = await asyncio.to_thread(self._cards, {job.model for job in heads})
+        cards = await asyncio.to_thread(cards_of, self._library, {job.model for job in heads})
         costly = {id for id, card in cards.items() if isinstance(card, Card) and self._pool.pushes_out(card)}
         order, now = self._turns.order(heads), time.monotonic()
         self._affinity.keep(heads, costly)
         for job in self._affinity.arrange(order, costly, now):
             card = cards[job.model]
             try:
+                if isinstance(card, NotFound) and self._heart.others:
+                    continue  # whoever accepted it has the model
                 if isinstance(card, DiptychError):
                     raise card
                 held = self._pool.want(card, self._wanted.get(job.id, self._began))
@@ -312,27 +315,16 @@ class Dispatcher:
                 return False  # it waits for memory, and nothing that has a later turn may keep that from it
         return False
 
-    def _cards(self, models: Iterable[str]) -> dict[str, Card | DiptychError]:
-        found: dict[str, Card | DiptychError] = {}
-        for model in models:
-            try:
-                found[model] = self._library.get(model)
-            except DiptychError as error:
-                found[model] = error
-        return found
-
     def _room(self, held: Held, job: Waiting) -> bool:
         """Enough work to fill the runner's batch, and always a place for a caller who has nothing there of this class
         or above it."""
-        beside = [id for id, other in self._running.items() if other.held is held]
-        if self._pool.draining(held.card.id) or not self._suspects.bears(job.id, job.model, beside):
+        beside = [other for other in self._running.values() if other.held is held]
+        if self._pool.draining(held.card.id) or not self._suspects.bears(
+                job.id, job.model, [other.job.id for other in beside]):
             return False
         if held.pictures < self._settings.image_batch and held.users.total() < JOBS_PER_RUNNER:
             return True
-        level = CLASSES.index(job.priority)
-        return not any(
-            other.held is held and other.job.caller == job.caller and CLASSES.index(other.job.priority) <= level
-            for other in self._running.values())
+        return is_newcomer(job, beside)
 
     async def _begin(self, job: Waiting, held: Held) -> bool:
         """False when it was taken or cancelled this moment."""

@@ -81,6 +81,8 @@ class Heart:
         self._silence = Silence(settings.gateway_lease_seconds, self._beat_seconds)
         self._name = f"{socket.gethostname()}:{os.getpid()}"
         self._stray: set[tuple[str, int]] = set()
+        self.others = 0
+        """How many other gateways share the queue."""
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -118,6 +120,7 @@ class Heart:
             store.joined = True
             settled.append(store.recover())
             store.recount()
+            self.others = len(gateways.beats()) - 1
         except BaseException:
             self._seat.leave()
             raise
@@ -149,6 +152,7 @@ class Heart:
     def _bury_the_silent(self) -> tuple[int, int]:
         beats = self._gateways.beats()
         beats.pop(self._store.owner, None)
+        self.others = len(beats)
         settled = [self._store.recover()]
         for id, beat in self._silence.look(beats, time.monotonic()).items():
             settled.append(self._gateways.bury(id, beat) or (0, 0))

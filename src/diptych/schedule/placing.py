@@ -1,0 +1,34 @@
+"""What a place in the queue is looked at with: the cards of the models that are waited for, and who is beside whom."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from diptych.core.cards import Card
+from diptych.core.errors import DiptychError
+from diptych.core.jobs import Priority
+from diptych.library import Library
+from diptych.schedule.execution import Execution
+from diptych.schedule.fairness import CLASSES
+from diptych.store.lines import Waiting
+
+
+def cards_of(library: Library, models: Iterable[str]) -> dict[str, Card | DiptychError]:
+    """The card of each model, or why there is none. Blocking."""
+    found: dict[str, Card | DiptychError] = {}
+    for model in models:
+        try:
+            found[model] = library.get(model)
+        except DiptychError as error:
+            found[model] = error
+    return found
+
+
+def is_newcomer(job: Waiting, beside: Iterable[Execution]) -> bool:
+    """Whether none of these runs is of the same caller and of the same class or one above it."""
+    return not any(other.job.caller == job.caller and _level(other.job.priority) <= _level(job.priority)
+                   for other in beside)
+
+
+def _level(priority: Priority) -> int:
+    return CLASSES.index(priority)
