@@ -44,6 +44,29 @@ def test_fair_shares(wanted: list[int], cap: int) -> None:
             assert all(other <= share + 1 for other in shares), "nobody has two more than one who waits"
 
 
+def test_more_callers_than_places_take_turns() -> None:
+    """Three callers, one place: each has every third step, also beside one with many pictures."""
+    owners, wanted = ["ann", "ann", "bob", "eve"], [9, 1, 1, 1]
+    steps = [fair_shares(wanted, 1, owners, first) for first in range(6)]
+    assert [owners[shares.index(1)] for shares in steps] == ["ann", "bob", "eve"] * 2
+    steps = [fair_shares(wanted, 2, owners, first) for first in (0, 2, 4)]
+    assert [sum(column) for column in zip(*steps, strict=True)] == [2, 0, 2, 2]
+    assert fair_shares([0, 2], 1, ["ann", "bob"], 0) == [0, 1]
+
+
+def test_a_newcomer_gets_its_turns_in_a_full_batch(folders: dict[str, Path], studio: Build) -> None:
+    one = studio(folders["tiny"], image_batch=1)
+    gate = Gate(one, closed=False)
+    _, first = one.submit(ImageSpec(prompt="a", seed=1, steps=400), share="ann")
+    first.until(lambda event: isinstance(event, Progress))
+    begun = len(gate.rows)
+    _, second = one.submit(ImageSpec(prompt="b", seed=2, steps=4), share="bob")
+    second.last()
+    assert len(gate.rows) - begun <= 12  # its own four, the other's four, and those that were under way
+    first.last()
+
+
+
 def test_a_late_request_joins_and_leaves_first(folders: dict[str, Path], studio: Build) -> None:
     room = studio(folders["kl"])
     gate = Gate(room, closed=False)

@@ -28,17 +28,20 @@ from diptych.engines.image.samplers import SamplerFactory
 log = logging.getLogger(__name__)
 
 
-def fair_shares(wanted: Sequence[int], cap: int, owners: Sequence[str] | None = None) -> list[int]:
+def fair_shares(wanted: Sequence[int], cap: int, owners: Sequence[str] | None = None, first: int = 0) -> list[int]:
     """How many lanes each run may step, at most `cap` together: one each in order of arrival, round after round.
 
     Args:
         wanted: lanes that each run could step.
         owners: who each run counts for. They are given one lane each, round after round, and divide their lanes
             between their own runs in the same way: many runs are worth no more than one.
+        first: the owner whose turn it is, by number; where they are more than `cap`, it has to be another each time.
     """
     owners = owners or [""] * len(wanted)
+    names = list(dict.fromkeys(owner for owner, want in zip(owners, wanted, strict=True) if want))
+    start = first % max(1, len(names))
     turns = {owner: _turns([position for position, one in enumerate(owners) if one == owner], wanted)
-             for owner in dict.fromkeys(owners)}
+             for owner in names[start:] + names[:start]}
     shares = [0] * len(wanted)
     left = min(cap, sum(wanted))
     while left:
@@ -72,6 +75,7 @@ class Batcher:
         self._preview = LatentPreview(model)
         self._runs: dict[str, Run] = {}
         self._denoised: deque[Lane] = deque()
+        self._turn = 0
         self._wake = threading.Condition()
         self._closing = False
         self._thread = threading.Thread(target=self._main, name="image-batcher", daemon=True)
@@ -144,7 +148,9 @@ class Batcher:
     def _select(self, runs: list[Run]) -> list[Lane]:
         """Lanes to step now. A run's earlier pictures go first, so that they are finished first."""
         selected: list[Lane] = []
-        shares = fair_shares([run.wanted for run in runs], self._cap, [run.share for run in runs])
+        shares = fair_shares([run.wanted for run in runs], self._cap, [run.share for run in runs], self._turn)
+        if len({run.share for run in runs}) > self._cap:
+            self._turn += self._cap
         for run, share in zip(runs, shares, strict=True):
             try:
                 while share > sum(not lane.sampler.done for lane in run.lanes):
