@@ -234,8 +234,8 @@ def _thinking(value: Any) -> str | None:
     kind = entry.get("type")
     if kind == "disabled":
         return "none"
-    if kind == "adaptive":
-        return "medium"
+    if kind == "adaptive":  # as the model sees fit
+        return None
     if kind != "enabled":
         raise InvalidRequest(
             f"thinking.type is {shown(kind)}, not enabled, disabled or adaptive", param="thinking.type")

@@ -40,7 +40,7 @@ def chat_spec(body: ChatRequest, pictures: Pictures) -> ChatSpec:
     return checked(
         ChatSpec, model=body.model, messages=messages, tools=tools, tool_choice=choice,
         sampling=sampling_of(body, same(body, "max_completion_tokens", "max_tokens"), logprobs),
-        parallel_tool_calls=body.parallel_tool_calls is not False, format=format_of(body),
+        parallel_tool_calls=body.parallel_tool_calls is not False and not body.functions, format=format_of(body),
         reasoning_effort=effort_of(body.reasoning_effort, "reasoning_effort"),
         template_options=body.chat_template_kwargs or {}, adapters=adapters_of(body), **truncation_of(body.truncation))
 

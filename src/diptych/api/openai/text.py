@@ -37,6 +37,8 @@ class Asked:
     whole_calls: bool = False
     stop_shown: bool = False
     logprobs: bool = True
+    shape: Kind | None = None
+    """That of the answer, where it is another than the spec's."""
 
 
 async def answer(
@@ -49,7 +51,7 @@ async def answer(
     """
     works = [await ready(services, spec) for spec in specs]
     events = runs(services, works, asked.count, caller)
-    made = _Answer(specs[0].kind, works, events, asked)
+    made = _Answer(asked.shape or specs[0].kind, works, events, asked)
     if not asked.stream:
         return JSONResponse(await attended(request, made.whole()))
     first = await attended(request, first_of(events))
