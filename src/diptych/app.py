@@ -44,6 +44,7 @@ from diptych.api.openai.responses_schema import ResponsesRequest
 from diptych.api.openai.schema import ChatRequest, CompletionRequest, ImageRequest
 from diptych.api.protect import check_exposure, key_ring, protect
 from diptych.api.services import Services
+from diptych.api.tasks import TASK_BODIES, TASK_ROUTERS
 from diptych.core.errors import InvalidRequest, Unavailable
 from diptych.core.logs import level_of, logging_to
 from diptych.library import Library
@@ -64,9 +65,9 @@ DESCRIPTION = """Language models and image models of this machine, with one queu
 LOG_FILE = "diptych.log"
 ROUTERS = (jobs.router, models.router, system.router, keys.router, observing.router, chat.router, completions.router,
            responses.router, messages.router,
-           images.router, openai_models.router)
+           images.router, openai_models.router, *TASK_ROUTERS)
 BODIES: list[type[BaseModel]] = [JobRequest, ModelRequest, PullRequest, ChatRequest, CompletionRequest, ImageRequest,
-                                 ResponsesRequest, MessagesRequest, CountTokensRequest]
+                                 ResponsesRequest, MessagesRequest, CountTokensRequest, *TASK_BODIES]
 
 
 class ServingDispatcher(MeteredDispatcher, WatchedDispatcher):

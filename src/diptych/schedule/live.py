@@ -8,15 +8,15 @@ import secrets
 from collections.abc import AsyncGenerator
 
 from diptych.core.cards import Card
-from diptych.core.events import Event, Failed, TokenDelta
+from diptych.core.events import Data, Event, Failed, TokenDelta
 from diptych.core.protocol import RunRequest
-from diptych.core.specs import ChatSpec, CompletionSpec
+from diptych.core.specs import LiveSpec
 from diptych.schedule.pool import RunnerPool
 from diptych.settings import Settings
 
 
 async def answer(
-    pool: RunnerPool, settings: Settings, card: Card, spec: ChatSpec | CompletionSpec, caller: str,
+    pool: RunnerPool, settings: Settings, card: Card, spec: LiveSpec, caller: str,
     stop: asyncio.Event | None,
 ) -> AsyncGenerator[Event, None]:
     """The events of one answer; see `Dispatcher.stream`."""
@@ -30,7 +30,7 @@ async def answer(
                 async for event in events:
                     if isinstance(event, Failed) and event.retryable and not begun and not last:
                         break
-                    begun = begun or isinstance(event, TokenDelta)
+                    begun = begun or isinstance(event, TokenDelta | Data)
                     yield event
                     if stop is not None and stop.is_set():
                         await held.runner.client.cancel(request.id)
