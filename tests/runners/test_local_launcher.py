@@ -142,8 +142,10 @@ def test_engine_of() -> None:
     assert engine_of(card()) == "llamacpp"
     image = Card(id="a", panel="image", family="sd1", format="diffusers", path="a", bytes=0)
     assert engine_of(image) == "image"
-    with pytest.raises(InvalidRequest, match="safetensors"):
-        engine_of(Card(id="a", panel="text", family="x", format="safetensors", path="a", bytes=0))
+    folder = Card(id="a", panel="text", family="transformers", format="safetensors", path="a", bytes=0)
+    assert engine_of(folder) == "transformers"
+    with pytest.raises(InvalidRequest, match="diffusers"):
+        engine_of(folder.model_copy(update={"format": "diffusers"}))
 
 
 def test_environment_bounds_the_threads() -> None:

@@ -1,6 +1,6 @@
 """The runner process: one engine behind HTTP on 127.0.0.1.
 
-`python -m diptych.engines.server --engine image|llamacpp|package.module:Class`
+`python -m diptych.engines.server --engine image|llamacpp|transformers|package.module:Class`
 
 The bearer token comes from `DIPTYCH_RUNNER_TOKEN`. The first line on standard output is `{"port": N}`; whatever native
 code prints there later goes to standard error, which is the log. The process ends when its standard input does, so it
@@ -44,6 +44,7 @@ from diptych.engines.memory import peak_bytes, resident_bytes
 ENGINES = {
     "image": "diptych.engines.image.engine:ImageEngine",
     "llamacpp": "diptych.engines.text.llamacpp:LlamaCppEngine",
+    "transformers": "diptych.engines.transformers.engine:TransformersEngine",
 }
 TOKEN_VARIABLE = "DIPTYCH_RUNNER_TOKEN"
 MAX_BODY = 64 * 1024 * 1024
@@ -349,7 +350,7 @@ def _end_with_parent(end: Callable[[], None]) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run the process until it is told to end. Exit status 2: started the wrong way."""
     parser = argparse.ArgumentParser(prog="python -m diptych.engines.server", description="One engine behind HTTP.")
-    parser.add_argument("--engine", required=True, help="image, llamacpp or package.module:Class")
+    parser.add_argument("--engine", required=True, help="image, llamacpp, transformers or package.module:Class")
     parser.add_argument("--log-level", default="info")
     parser.add_argument("--log-format", choices=["text", "json"], default="text")
     parser.add_argument("--id", default="", help="names this runner in its log")

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import glob
-import hashlib
-import json
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from diptych.core.cards import Card
 from diptych.library import text_traits
+from diptych.library.files import fingerprint, front_matter, read_json
 from diptych.library.gguf import BadFile, GgufHeader, read_gguf
 from diptych.library.pickles import PICKLES, told_pickled
 from diptych.library.safetensors_header import read_safetensors
@@ -23,8 +21,6 @@ WEIGHTLESS = {"scheduler", "tokenizer", "feature_extractor", "safety_checker"}
 """Parts that hold no weights, or whose weights are never loaded."""
 NOT_LANGUAGE = {"clip", "mmproj", "sd1", "sdxl", "sd3", "flux", "wan", "t5encoder", "whisper"}
 """GGUF architectures of other things than language models."""
-MAX_JSON = 16 * 1024 * 1024
-SAMPLES, SAMPLE_BYTES = 8, 16 * 1024
 _PART_OF = re.compile(r"-(\d{5})-of-(\d{5})$")
 
 
@@ -50,7 +46,7 @@ def identify_gguf(path: Path, id: str | None = None) -> Card | None:
         id=id or _PART_OF.sub("", path.stem), panel="text", family="gguf", format="gguf", path=str(path),
         bytes=sum(file.stat().st_size for file in files), name=header.text("general.name") or path.stem,
         license=_gguf_license(header), context=header.context_length,
-        parameters=parameters, fingerprint=_fingerprint([header.header_sha256], files), **_text_traits(path, header))
+        parameters=parameters, fingerprint=fingerprint([header.header_sha256], files), **_text_traits(path, header))
 
 
 def _text_traits(path: Path, header: GgufHeader) -> dict[str, Any]:
@@ -71,21 +67,21 @@ def identify_diffusers(folder: Path, id: str | None = None) -> Card:
         BadFile: a part is missing, damaged, pickled, or of a kind that no engine serves; says which.
         OSError: a file cannot be read.
     """
-    index = _json(folder / MODEL_INDEX)
+    index = read_json(folder / MODEL_INDEX)
     pipeline = index.get("_class_name")
     if pipeline not in FAMILIES:
         raise BadFile(f"its pipeline is {pipeline!r}; supported: {', '.join(FAMILIES)}")
     parts = [name for name, kind in index.items() if _is_part(kind) and name not in WEIGHTLESS]
     files = [file for part in parts for file in _weight_files(folder / part)]
     headers = [read_safetensors(file) for file in files]
-    factor = _vae_factor(_json(folder / "vae" / "config.json"))
-    front = _front_matter(folder / "README.md")
+    factor = _vae_factor(read_json(folder / "vae" / "config.json"))
+    front = front_matter(folder / "README.md")
     return Card(
         id=id or folder.name, panel="image", family=FAMILIES[str(pipeline)], format="diffusers", path=str(folder),
         bytes=sum(file.stat().st_size for file in files), name=front.get("name") or folder.name,
-        license=front.get("license"), size=_sample_size(_json(folder / "unet" / "config.json")) * factor,
+        license=front.get("license"), size=_sample_size(read_json(folder / "unet" / "config.json")) * factor,
         multiple=factor, parameters=sum(header.parameters for header in headers),
-        fingerprint=_fingerprint([header.header_sha256 for header in headers], files))
+        fingerprint=fingerprint([header.header_sha256 for header in headers], files))
 
 
 def part_files(path: Path) -> list[Path]:
@@ -137,49 +133,5 @@ def _sample_size(config: dict[str, Any]) -> int:
     return size
 
 
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > MAX_JSON:
-            raise BadFile(f"{path.parent.name}/{path.name} is larger than {MAX_JSON} bytes")
-        found = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise BadFile(f"{path.parent.name}/{path.name} is missing") from error
-    except (ValueError, RecursionError) as error:
-        raise BadFile(f"{path.parent.name}/{path.name} is not valid JSON") from error
-    if not isinstance(found, dict):
-        raise BadFile(f"{path.parent.name}/{path.name} is not a JSON object")
-    return found
-
-
 def _gguf_license(header: GgufHeader) -> str | None:
     return header.text("general.license") or header.text("general.license.name")
-
-
-def _front_matter(readme: Path) -> dict[str, str]:
-    """`license` and `name` of a model card's YAML head, read as plain `key: value` lines."""
-    try:
-        with readme.open(encoding="utf-8", errors="replace") as file:
-            text = file.read(8192)
-    except OSError:
-        return {}
-    if not text.startswith("---\n"):
-        return {}
-    head = text[4:].partition("\n---")[0]
-    pairs = (line.partition(":") for line in head.splitlines() if not line.startswith((" ", "#")))
-    return {key.strip(): value.strip().strip("\"'") for key, _, value in pairs if value.strip()}
-
-
-def _fingerprint(headers: Iterable[str], files: Iterable[Path]) -> str:
-    """Ten hexadecimal digits over headers, sizes and a few samples of the weights: two fine-tunes of one model have
-    the same headers and sizes."""
-    digest = hashlib.sha256()
-    for header in headers:
-        digest.update(header.encode())
-    for path in files:
-        size = path.stat().st_size
-        digest.update(size.to_bytes(8, "little"))
-        with path.open("rb") as file:
-            for sample in range(1, SAMPLES + 1):
-                file.seek(max(0, size * sample // SAMPLES - SAMPLE_BYTES))
-                digest.update(file.read(SAMPLE_BYTES))
-    return digest.hexdigest()[:10]

@@ -14,6 +14,7 @@ from diptych.library.gguf import BadFile
 from diptych.library.identify import MODEL_INDEX, identify_diffusers, identify_gguf, part_files
 from diptych.library.pickles import PICKLES, pickled_among, told_pickled
 from diptych.library.starters import STARTER, STARTER_TEXT, find_starter
+from diptych.library.text_folder import identify_text_folder, is_text_folder
 from diptych.library.text_traits import files_beside
 from diptych.settings import Settings
 
@@ -117,6 +118,8 @@ def _damage(problems: list[str], id: str) -> str:
 
 
 def _identify(path: Path, starter: Path | None) -> Card | None:
+    if path.is_dir() and not (path / MODEL_INDEX).is_file():
+        return identify_text_folder(path)
     if path.is_dir():
         return identify_diffusers(path, STARTER if path == starter else None)
     if path.suffix.lower() in PICKLES:
@@ -137,7 +140,7 @@ def _add(cards: dict[str, Card], card: Card, problems: list[str]) -> None:
 
 
 def _models_below(root: Path) -> Iterator[Path]:
-    """Diffusers folders and GGUF files, in a stable order. Follows links, each folder once."""
+    """Diffusers folders, transformers folders and GGUF files, in a stable order. Follows links, each folder once."""
     visited: set[tuple[int, int]] = set()
     for folder, folders, files in os.walk(root, followlinks=True):
         here = Path(folder)
@@ -157,6 +160,8 @@ def _models_below(root: Path) -> Iterator[Path]:
         if MODEL_INDEX in files:
             yield here
             continue
+        if is_text_folder(files):
+            yield here
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (here / name for name in sorted(files) if name.endswith(".gguf") and not name.startswith("."))
         yield from pickled_among(here, files)
@@ -165,7 +170,7 @@ def _models_below(root: Path) -> Iterator[Path]:
 def _state(path: Path) -> _State:
     files = part_files(path) if path.is_dir() else [*part_files(path), *files_beside(path)]
     if path.is_dir():
-        names = ("*.json", "README.md", "*/config.json", "*/*.safetensors", "*/*.bin")
+        names = ("*.json", "*.jinja", "README.md", "*.safetensors", "*/*config.json", "*/*.safetensors", "*/*.bin")
         files = sorted(file for name in names for file in path.glob(name))
     status = [(file, file.stat()) for file in files]
     return tuple((str(file), stat.st_mtime_ns, stat.st_size) for file, stat in status)

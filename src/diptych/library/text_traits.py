@@ -47,7 +47,11 @@ def dialect(header: GgufHeader) -> Dialect | None:
     """How the model's template writes tool calls; None where it knows none."""
     if mistral_tokenizer(header) is not None:
         return "mistral"
-    template = header.text(TEMPLATE) or ""
+    return template_dialect(header.text(TEMPLATE) or "")
+
+
+def template_dialect(template: str) -> Dialect | None:
+    """How a chat template writes tool calls; None where it knows none."""
     return next((name for mark, name in _MARKS if mark in template), None)
 
 

@@ -112,6 +112,8 @@ def engine_of(card: Card) -> str:
     """Name of the engine that serves a card; raises InvalidRequest where none does."""
     if card.format == "gguf" and card.panel == "text":
         return "llamacpp"
+    if card.format == "safetensors" and card.panel == "text":
+        return "transformers"
     if card.panel == "image":
         return "image"
     raise InvalidRequest(f"no engine serves {card.format} models for {card.panel} ({card.id!r})", param="model")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from diptych.core.errors import InvalidRequest
-from diptych.core.specs import ChatSpec, CompletionSpec, Sampling
+from diptych.core.specs import ChatSpec, CompletionSpec
 from diptych.engines.text.answer import Answer, over_context
+from diptych.engines.text.biases import token_biases
 from diptych.engines.text.loaded import Loaded
 from diptych.engines.text.payload import sampling_body
 from diptych.engines.text.render import Prompt, Renderer
@@ -82,7 +83,7 @@ class Generation:
 
     def _body(self, spec: ChatSpec | CompletionSpec) -> dict[str, Any]:
         loaded = self._loaded
-        body = sampling_body(spec.sampling, loaded.options.context, self._biases(spec.sampling))
+        body = sampling_body(spec.sampling, loaded.options.context, token_biases(loaded, spec.sampling))
         body["preserved_tokens"] = loaded.marks
         if spec.grammar is not None:
             body["grammar"] = loaded.grammars.prepared(spec.grammar)
@@ -99,25 +100,3 @@ class Generation:
                 f"adapters: model {self._loaded.card.id!r} has no adapter {unknown!r}; there are: {known}",
                 param="adapters")
         return [{"id": number, "scale": weights.get(id, 0.0)} for number, id in enumerate(ids)]
-
-    def _biases(self, sampling: Sampling) -> dict[int, float]:
-        biases: dict[int, float] = {}
-        for key, value in sampling.logit_bias.items():
-            id = self._token_id(key)
-            biases[id] = biases.get(id, 0.0) + value
-        return biases
-
-    def _token_id(self, key: str) -> int:
-        """The token that a key of `logit_bias` means: its id, or a text that is one token."""
-        count = len(self._loaded.vocabulary)
-        if key.isascii() and key.isdigit():
-            if int(key) >= count:
-                raise InvalidRequest(
-                    f"logit_bias names token {key}, but this model's go from 0 to {count - 1}", param="logit_bias")
-            return int(key)
-        tokens = self._loaded.listener.tokens(key) if key else []
-        if len(tokens) != 1:
-            raise InvalidRequest(
-                f"logit_bias names the text {key[:80]!r}, which is {len(tokens)} tokens of this model; name a "
-                "text of one token, or token ids", param="logit_bias")
-        return tokens[0]

@@ -16,7 +16,7 @@ from diptych.engines.text.answer import Answer, failure
 from diptych.engines.text.generation import Generation
 from diptych.engines.text.loaded import Loaded, load
 from diptych.engines.text.measures import Measures, Refused
-from diptych.engines.text.params import vectors_only
+from diptych.engines.text.options import vectors_only
 
 Work = Callable[[], None]
 log = logging.getLogger("diptych.text")

@@ -16,16 +16,11 @@ from diptych.core.errors import InvalidRequest
 from diptych.core.protocol import LoadRequest
 from diptych.engines.text.grammars import Grammars
 from diptych.engines.text.listener import Listener
+from diptych.engines.text.marks import MARKS
 from diptych.engines.text.mistral import MistralPrompts
-from diptych.engines.text.params import TextOptions, parameters, read_options, vectors_only
+from diptych.engines.text.options import vectors_only
+from diptych.engines.text.params import TextOptions, parameters, read_options
 from diptych.engines.text.vocabulary import Vocabulary, read_vocabulary
-
-MARKS = (
-    "[TOOL_CALLS]", "[ARGS]", "[CALL_ID]", "[TOOL_CONTENT]", "[THINK]", "[/THINK]", "<tool_call>", "</tool_call>",
-    "<think>", "</think>", "<|python_tag|>", "<|tool_call|>", "<|channel|>", "<|message|>", "<|start|>", "<|call|>",
-    "<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>", "<｜tool▁call▁begin｜>", "<｜tool▁call▁end｜>", "<｜tool▁sep｜>",
-)
-"""Control tokens that are part of an answer: llama.cpp leaves control tokens out of the text unless told so."""
 
 log = logging.getLogger("diptych.text")
 

@@ -12,7 +12,7 @@ from diptych.core.specs import EmbedSpec, RerankSpec, ScoreSpec
 from diptych.engines.text.answer import Answer, over_context, read_error
 from diptych.engines.text.grammars import HEADER
 from diptych.engines.text.loaded import Loaded
-from diptych.engines.text.params import vectors_only
+from diptych.engines.text.options import vectors_only
 from diptych.engines.text.render import Renderer
 
 TOGETHER = 16

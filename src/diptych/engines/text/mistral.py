@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ from mistral_common.tokens.tokenizers.tekken import SpecialTokenInfo, Tekkenizer
 from PIL import Image
 from pydantic import ValidationError
 
-from diptych.core.chat import Message, Tool
+from diptych.core.chat import ImagePart, Message, Tool
 from diptych.core.errors import InvalidRequest
 from diptych.engines.text.vocabulary import NORMAL, Vocabulary
 
@@ -70,10 +70,16 @@ class MistralPrompts:
         Raises:
             InvalidRequest: mistral-common refuses the conversation, and why.
         """
+        return self.encode(messages, tools, lambda part: Image.new("RGB", (_PATCH, _PATCH)))
+
+    def encode(
+        self, messages: Sequence[Message], tools: Sequence[Tool], picture: Callable[[ImagePart], Image.Image],
+    ) -> list[int]:
+        """As `chat`; `picture` gives the pixels that the tokens of each picture are counted from."""
         version = self.tokenizer.version
         try:
             request: ChatCompletionRequest[Any] = ChatCompletionRequest(
-                messages=[_message(message, version) for message in messages],
+                messages=[_message(message, version, picture) for message in messages],
                 tools=[_tool(tool) for tool in tools] or None)
             return list(self.tokenizer.encode_chat_completion(request).tokens)
         except (MistralCommonException, ValidationError, ValueError, AssertionError) as error:
@@ -144,7 +150,7 @@ def _pattern() -> str:
     return str(config["pattern"])
 
 
-def _message(message: Message, version: TokenizerVersion) -> Any:
+def _message(message: Message, version: TokenizerVersion, picture: Callable[[ImagePart], Image.Image]) -> Any:
     if message.role == "system":
         return SystemMessage(content=message.text)
     if message.role == "tool":
@@ -160,7 +166,7 @@ def _message(message: Message, version: TokenizerVersion) -> Any:
         return UserMessage(content=message.text)
     assert not isinstance(message.content, str)
     return UserMessage(content=[
-        TextChunk(text=part.text) if part.type == "text" else ImageChunk(image=Image.new("RGB", (_PATCH, _PATCH)))
+        TextChunk(text=part.text) if part.type == "text" else ImageChunk(image=picture(part))
         for part in message.content])
 
 

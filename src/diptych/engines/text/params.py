@@ -10,6 +10,7 @@ import xllamacpp
 from diptych.core.cards import Card
 from diptych.core.errors import InvalidRequest
 from diptych.core.protocol import LoadRequest
+from diptych.engines.text.options import vectors_only, whole
 
 DEFAULT_SLOTS = 4
 DEFAULT_CONTEXT = 8192
@@ -61,19 +62,6 @@ def default_context(card: Card) -> int:
     """Tokens per request where the operator asks for nothing else."""
     most = EMBED_CONTEXT if vectors_only(card) else DEFAULT_CONTEXT
     return min(card.context or most, most)
-
-
-def vectors_only(card: Card) -> bool:
-    """Whether the model makes vectors or scores, and no text."""
-    return bool(card.tasks) and "chat" not in card.tasks
-
-
-def whole(request: LoadRequest, name: str, default: int, least: int, most: int) -> int:
-    """A whole number from the options; raises InvalidRequest on anything else."""
-    value = request.options.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most or value % 1:
-        raise InvalidRequest(f"option {name} is {value!r}, not a whole number from {least} to {most}", param=name)
-    return int(value)
 
 
 def parameters(request: LoadRequest, options: TextOptions, key: str) -> Any:

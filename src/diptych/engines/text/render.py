@@ -1,4 +1,4 @@
-"""From a spec to the prompt that llama.cpp gets: token ids, or text and pictures."""
+"""From a spec to the prompt that an engine gets: token ids, or for llama.cpp text and pictures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from diptych.engines.text.conversation import (
     system_into_user,
     with_mistral_ids,
 )
-from diptych.engines.text.loaded import Loaded
+from diptych.engines.text.prompting import PromptModel
 
 ANSWER_TOKENS = 1024
 """Room for an answer of unknown length, when turns are left out to make room."""
@@ -50,7 +50,7 @@ class Prompt:
 class Renderer:
     """Prompts of one model. Safe from any thread."""
 
-    def __init__(self, loaded: Loaded) -> None:
+    def __init__(self, loaded: PromptModel) -> None:
         self._loaded = loaded
 
     def chat(self, spec: ChatSpec, image_tokens: float = 0.0) -> Prompt:
@@ -107,9 +107,9 @@ class Renderer:
 
     def _check(self, spec: ChatSpec) -> None:
         card = self._loaded.card
-        if any(message.images for message in spec.messages) and card.projector is None:
-            raise InvalidRequest(
-                f"model {card.id!r} cannot see pictures: there is no mmproj*.gguf beside its file", param="messages")
+        if any(message.images for message in spec.messages) and not (card.projector or card.vision):
+            why = ": there is no mmproj*.gguf beside its file" if card.format == "gguf" else ""
+            raise InvalidRequest(f"model {card.id!r} cannot see pictures{why}", param="messages")
         for index, message in enumerate(spec.messages):
             if message.prefix and (message.role != "assistant" or index + 1 < len(spec.messages)):
                 raise InvalidRequest(
