@@ -14,6 +14,7 @@ import jsonschema_rs
 
 from diptych.core.errors import InvalidRequest
 from diptych.text.grammar import fault_of, json_rule
+from diptych.text.schema_patterns import grammar_pattern
 from diptych.text.schema_relax import Unsupported, relaxed
 
 MAX_SCHEMA = 500_000
@@ -26,18 +27,23 @@ DRAFTS: dict[str, tuple[int, Any]] = {
     "https://json-schema.org/draft/2020-12/schema": (2020, jsonschema_rs.Draft202012Validator),
 }
 NEWEST = "https://json-schema.org/draft/2020-12/schema"
+_TOO_MUCH: dict[str, frozenset[str]] = {
+    "oneOf": frozenset({"oneOf"}), "min/maxProperties": frozenset({"minProperties", "maxProperties"}),
+    "patternProperty regexes": frozenset({"patternProperties"}), "multipleOf": frozenset({"multipleOf"})}
+"""What the grammar says that it cannot enforce here, and the keywords that are left to the check."""
 _BEFORE = "http://json-schema.org/draft-07/schema"
 
 
 @dataclass(frozen=True)
 class JsonSchema:
     """`held` is what the grammar enforces, `rule` the body of its rule; `unheld` are the keywords that only the check
-    knows; `validator` is the whole schema."""
+    knows; `validators` are the whole schema: with named formats as rules, and as notes, which both readings have to
+    take the answer for valid."""
 
     held: Any
     rule: str
     unheld: tuple[str, ...]
-    validator: Any = field(repr=False)
+    validators: tuple[Any, ...] = field(repr=False)
 
     @property
     def exact(self) -> bool:
@@ -47,7 +53,7 @@ class JsonSchema:
     def fault(self, value: Any) -> str | None:
         """What is wrong with a value, in one sentence; None where it is valid. Never raises."""
         try:
-            error = next(iter(self.validator.iter_errors(value)), None)
+            error = next((error for one in self.validators for error in one.iter_errors(value)), None)
         except (ValueError, OverflowError, RecursionError) as problem:
             return f"it could not be checked ({type(problem).__name__})"
         if error is None:
@@ -74,21 +80,39 @@ def compile_schema(schema: Any, where: str) -> JsonSchema:
                              code="schema_too_large")
     draft, kind = _draft(schema, where)
     try:
-        held, unheld = relaxed(schema, draft)
+        held, unheld = _held(schema, draft, where)
     except Unsupported as problem:
         place = _path(where, problem.path)
         raise InvalidRequest(f"{place}: {problem}", param=place, code="unsupported_schema") from None
-    validator = _validator(schema, kind, where)
-    rule = json_rule(held)
-    fault = fault_of(f"start: {rule}")
-    if fault is not None and "oneOf" in fault:
-        held = {**held, "x-guidance": {"coerce_one_of": True}}
-        unheld, rule = (*unheld, "oneOf"), json_rule(held)
-        fault = fault_of(f"start: {rule}")
-    if fault is not None:
-        raise InvalidRequest(f"{where}: this schema cannot be held: {_plain(fault)}", param=where,
-                             code="unsupported_schema")
-    return JsonSchema(held, rule, tuple(dict.fromkeys(unheld)), validator)
+    return JsonSchema(held, json_rule(held), tuple(dict.fromkeys(unheld)), _validators(schema, kind, where))
+
+
+def _held(schema: Any, draft: int, where: str) -> tuple[Any, tuple[str, ...]]:
+    """What the grammar can be made of: as much of the schema as it takes. Raises InvalidRequest, Unsupported."""
+    without: frozenset[str] = frozenset()
+    words = _words(schema)
+    while True:
+        held, unheld = relaxed(schema, draft, without)
+        if "oneOf" in without and isinstance(held, dict):
+            held["x-guidance"] = {"coerce_one_of": True}
+        fault = fault_of(f"start: {json_rule(held)}")
+        if fault is None and "oneOf" not in without and {"oneOf", "format"} <= words:
+            # Branches that only their formats tell apart are one to those who take formats for notes.
+            fault = fault_of(f"start: {json_rule(relaxed(schema, draft, without | {'format'})[0])}")
+        if fault is None:
+            return held, (*unheld, *without)
+        more = next((keys for word, keys in _TOO_MUCH.items() if word in fault), frozenset())
+        if more <= without:
+            raise InvalidRequest(f"{where}: this schema cannot be held: {_plain(fault)}", param=where,
+                                 code="unsupported_schema")
+        without |= more
+
+
+def _words(value: Any) -> frozenset[str]:
+    """All keys in the schema."""
+    if isinstance(value, list):
+        return frozenset().union(*map(_words, value)) if value else frozenset()
+    return frozenset(value).union(*map(_words, value.values())) if isinstance(value, dict) else frozenset()
 
 
 def _draft(schema: Any, where: str) -> tuple[int, Any]:
@@ -102,11 +126,8 @@ def _draft(schema: Any, where: str) -> tuple[int, Any]:
             name = NEWEST
         else:
             name, fault = _BEFORE, None
-    elif isinstance(named, str) and (name := named.rstrip("#")) in DRAFTS:
-        fault = _meta_fault({**schema, "$schema": name if "/draft/" in name else name + "#"}, name)
-    elif isinstance(named, str) and named.rstrip("#") in ("http://json-schema.org/schema",
-                                                          "https://json-schema.org/schema"):
-        name, fault = NEWEST, _meta_fault({key: item for key, item in schema.items() if key != "$schema"}, NEWEST)
+    elif isinstance(named, str) and (known := _NAMES.get(named.rstrip("#").partition("://")[2])) is not None:
+        name, fault = known, _meta_fault(schema, known)
     else:
         place = f"{where}.$schema"
         raise InvalidRequest(f"{place} is {str(named)[:100]!a}, not one of {', '.join(DRAFTS)}", param=place,
@@ -119,21 +140,44 @@ def _draft(schema: Any, where: str) -> tuple[int, Any]:
 
 
 def _meta_fault(schema: Any, name: str) -> Any:
-    meta = DRAFTS[name][1](_META[name], offline=True)
-    return next(iter(meta.iter_errors(schema)), None)
+    """Patterns are looked at where they are used, in the language that they are written in."""
+    meta = DRAFTS[name][1](_META[name], offline=True, validate_formats=False)
+    return next(iter(meta.iter_errors(_without_name(schema))), None)
 
 
+def _without_name(schema: dict[str, Any]) -> dict[str, Any]:
+    return {key: item for key, item in schema.items() if key != "$schema"}
+
+
+_NAMES = {name.partition("://")[2]: name for name in DRAFTS} | {"json-schema.org/schema": NEWEST}
+"""Written with http and https, with and without `#`."""
 _META = {name: {"$ref": name if "/draft/" in name else name + "#"} for name in DRAFTS}
 
 
-def _validator(schema: Any, kind: Any, where: str) -> Any:
+def _validators(schema: Any, kind: Any, where: str) -> tuple[Any, ...]:
     """Never fetches anything; regular expressions cannot run away (a bounded engine)."""
-    try:
-        return kind(schema, validate_formats=True, offline=True)
-    except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
-        message = getattr(error, "message", None) or str(error).splitlines()[0]
-        raise InvalidRequest(f"{where} is not valid JSON Schema: {message[:200]}", param=where,
-                             code="invalid_schema") from None
+    plain = _without_name(schema) if isinstance(schema, dict) else schema
+    for form in (plain, _patterns_told(plain)):
+        try:
+            made = (kind(form, validate_formats=True, offline=True),)
+            return (*made, kind(form, validate_formats=False, offline=True)) if "format" in _words(schema) else made
+        except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
+            message = getattr(error, "message", None) or str(error).splitlines()[0]
+    raise InvalidRequest(f"{where} is not valid JSON Schema: {message[:200]}", param=where, code="invalid_schema")
+
+
+def _patterns_told(value: Any) -> Any:
+    """The schema with its patterns in stricter words: browsers take some that the check's engine does not."""
+    if isinstance(value, list):
+        return [_patterns_told(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    made: dict[str, Any] = {
+        key: grammar_pattern(item) if key == "pattern" and isinstance(item, str) else _patterns_told(item)
+        for key, item in value.items()}
+    if isinstance(made.get("patternProperties"), dict):
+        made["patternProperties"] = {grammar_pattern(key): item for key, item in made["patternProperties"].items()}
+    return made
 
 
 def _path(where: str, parts: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 _DIGIT, _WORD = "0-9", "A-Za-z0-9_"
-_SPACE = r"\t\n\x0b\x0c\r \x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}\x{feff}"
+_SPACE = r"\t\n\x0b\x0c\r \x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}"
 _SETS = {"d": _DIGIT, "w": _WORD, "s": _SPACE}
 _DOT = r"[^\n\r\x{2028}\x{2029}]"
 _QUANTIFIER = re.compile(r"\{[0-9]+(,[0-9]*)?\}")
@@ -103,8 +103,8 @@ class _Translation:
 
 
 def _extra(name: str) -> str:
-    """U+0085 is white space to one engine and not to the other: in neither set."""
-    return r"\x{85}" if name == "S" else ""
+    """These are white space to one engine and not to another: in neither set."""
+    return r"\x{1c}-\x{1f}\x{85}\x{feff}" if name == "S" else ""
 
 
 _LEAP = "(?:19|20)(?:0[48]|[2468][048]|[13579][26])|2000"

@@ -18,6 +18,8 @@ CHECKED = frozenset({
     "not", "if", "uniqueItems", "contains", "propertyNames", "dependentRequired", "dependentSchemas", "dependencies",
     "unevaluatedProperties", "unevaluatedItems"})
 """Keywords that only the check at the end knows."""
+CONTENT = frozenset({"contentEncoding", "contentMediaType"})
+"""These say something about validity in drafts 6 and 7 only."""
 REFUSED = frozenset({"$dynamicRef", "$recursiveRef"})
 MAX_TARGETS = 5000
 _SINCE = {"const": 6, "contains": 6, "propertyNames": 6, "if": 7, "prefixItems": 2020, "dependentRequired": 2019,
@@ -34,21 +36,22 @@ class Unsupported(Exception):
         self.path = path
 
 
-def relaxed(schema: Any, draft: int) -> tuple[Any, tuple[str, ...]]:
-    """`(schema for the grammar, keywords left out of it)`. `draft` is 4, 6, 7, 2019 or 2020.
+def relaxed(schema: Any, draft: int, without: frozenset[str] = frozenset()) -> tuple[Any, tuple[str, ...]]:
+    """`(schema for the grammar, keywords left out of it)`. `draft` is 4, 6, 7, 2019 or 2020; `without` are more
+    keywords to leave out.
 
     Raises:
         Unsupported: references to other documents, dynamic references.
     """
     if isinstance(schema, bool):
         return schema, ()
-    walk = _Walk(schema, draft)
+    walk = _Walk(schema, draft, without)
     return walk.root(), tuple(walk.unheld)
 
 
 class _Walk:
-    def __init__(self, document: dict[str, Any], draft: int) -> None:
-        self._document, self._draft = document, draft
+    def __init__(self, document: dict[str, Any], draft: int, without: frozenset[str]) -> None:
+        self._document, self._draft, self._without = document, draft, without
         self._names: dict[str, Path] = {}
         self._bases: dict[Path, str] = {}
         self._targets: dict[Path, str] = {}
@@ -103,7 +106,8 @@ class _Walk:
         if "$ref" in schema and (self._draft <= 7 or len(schema) == 1):
             return {"$ref": self._reference(schema["$ref"], path)}
         self._refuse(schema, path)
-        made: dict[str, Any] = {key: schema[key] for key in schema if key in KEPT and self._known(key)}
+        made: dict[str, Any] = {key: _whole(key, schema[key]) for key in schema
+                                if key in KEPT and key not in self._without and self._known(key)}
         if "$ref" in schema:
             made["$ref"] = self._reference(schema["$ref"], path)
         self._bounds(schema, made)
@@ -157,7 +161,7 @@ class _Walk:
                 self._schema(item, (*path, "patternProperties", pattern))
             else:
                 patterns[held] = self._schema(item, (*path, "patternProperties", pattern))
-        if patterns:
+        if patterns and "patternProperties" not in self._without:
             made["patternProperties"] = patterns
 
     def _lists(self, schema: dict[str, Any], made: dict[str, Any], path: Path) -> None:
@@ -179,7 +183,7 @@ class _Walk:
                 self.unheld.append("pattern")
             else:
                 patterns.append(held)
-        name = schema.get("format")
+        name = None if "format" in self._without else schema.get("format")
         if isinstance(name, str) and name in FORMATS:
             patterns.append(f"^(?:{FORMATS[name]})$")
         elif name in CHECKED_FORMATS:
@@ -190,6 +194,8 @@ class _Walk:
             made["allOf"] = [*made.get("allOf", []), *({"pattern": pattern} for pattern in patterns[1:])]
 
     def _note(self, schema: dict[str, Any], made: dict[str, Any]) -> None:
+        for key in CONTENT & schema.keys() if self._draft in (6, 7) else ():
+            self.unheld.append(key)
         for key in CHECKED & schema.keys():
             if self._known(key) and not _says_nothing(key, schema):
                 self.unheld.append(key)
@@ -230,6 +236,11 @@ class _Walk:
                 raise Unsupported(f"$ref is {ref[:100]!a}, but there is no such place", (*path, "$ref")) from None
             made.append(key)
         return tuple(made)
+
+
+def _whole(key: str, value: Any) -> Any:
+    """2.0 is a count too."""
+    return int(value) if isinstance(value, float) and key.startswith(("min", "max")) and value.is_integer() else value
 
 
 def _says_nothing(key: str, schema: dict[str, Any]) -> bool:
