@@ -196,3 +196,17 @@ def test_a_failure_before_the_first_piece_has_its_status_with_n(http: httpx.Clie
         answer = http.post("/v1/chat/completions", json={**BASE, "messages": long, "n": 3, "stream": stream})
         assert answer.status_code == 400
         assert json.loads(answer.text)["error"]["code"] == "context_length_exceeded"
+
+
+def test_a_stream_of_several_that_is_left_ends_all_its_runs(http: httpx.Client, until: Any) -> None:
+    def running() -> int:
+        runners = http.get("/api/system").json()["runners"]
+        return sum(runner["running"] for runner in runners if runner["model"] == "starter-text")
+
+    body = {**BASE, "messages": [{"role": "user", "content": "Tell me a very long story."}], "n": 3, "stream": True,
+            "max_tokens": 400, "ignore_eos": True, "temperature": 1.0}
+    with http.stream("POST", "/v1/chat/completions", json=body) as stream:
+        lines = stream.iter_lines()
+        until(lambda: '"index":1' in next(lines))
+        assert running() >= 2
+    until(lambda: running() == 0)

@@ -119,7 +119,8 @@ CASES: list[tuple[Any, ...]] = [
     (COMPLETIONS, "prompt", [True], "prompt[0]"), (COMPLETIONS, "prompt", [2**31 - 1]),
     (COMPLETIONS, "logprobs", 21), (COMPLETIONS, "echo", 1), (COMPLETIONS, "echo", True, "echo", {"logprobs": 1}),
     (COMPLETIONS, "echo", True, "echo", {"suffix": "x"}), (COMPLETIONS, "best_of", 1, "best_of", {"n": 2}),
-    (COMPLETIONS, "best_of", 3, "best_of", {"stream": True}), (COMPLETIONS, "suffix", 5),
+    (COMPLETIONS, "best_of", 3, "best_of", {"stream": True}), (COMPLETIONS, "n", 5, "n", {"prompt": ["a"] * 60}),
+    (COMPLETIONS, "suffix", 5),
     (COMPLETIONS, "suffix", "end"), (COMPLETIONS, "tools", TOOLS),
     # responses
     (RESPONSES, "model", NOT_THERE), (RESPONSES, "input", NOT_THERE), (RESPONSES, "input", 5), (RESPONSES, "input", []),

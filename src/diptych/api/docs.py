@@ -11,6 +11,7 @@ from pydantic.json_schema import models_json_schema
 from starlette.responses import Response
 
 from diptych.api.docs_page import POLICY, page
+from diptych.api.errors import ANTHROPIC
 from diptych.api.policy import needed_scope
 
 SCHEMES = {
@@ -35,6 +36,12 @@ ERROR: dict[str, Any] = {
     "examples": [{"error": {"message": "steps: input should be less than or equal to 1000, not 1001",
                             "type": "invalid_request_error", "param": "steps", "code": "invalid_value"}}],
 }
+
+
+ANTHROPIC_ERROR: dict[str, Any] = {
+    "type": "object", "required": ["type", "error"], "properties": {"type": {"const": "error"}, "error": {
+        **ERROR["properties"]["error"], "required": ["type", "message"]}}}
+"""Below /v1/messages."""
 
 
 def body_of(model: type[BaseModel]) -> dict[str, Any]:
@@ -67,9 +74,9 @@ def _document(app: FastAPI, bodies: list[type[BaseModel]]) -> dict[str, Any]:
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
-    schemas |= {**definitions["$defs"], "Error": ERROR}
-    told = {"description": "Refused or failed", "content": {"application/json": {
-        "schema": {"$ref": REF.format(model="Error")}}}}
+    schemas |= {**definitions["$defs"], "Error": ERROR, "AnthropicError": ANTHROPIC_ERROR}
+    told = {name: {"description": "Refused or failed", "content": {"application/json": {
+        "schema": {"$ref": REF.format(model=name)}}}} for name in ("Error", "AnthropicError")}
     document["components"]["securitySchemes"] = SCHEMES
     document["security"] = NEEDED
     for place, path in document["paths"].items():
@@ -80,5 +87,5 @@ def _document(app: FastAPI, bodies: list[type[BaseModel]]) -> dict[str, Any]:
             elif scope:
                 operation["x-diptych-scope"] = scope
             operation["responses"].pop("422", None)
-            operation["responses"]["4XX"] = told
+            operation["responses"]["4XX"] = told["AnthropicError" if place.startswith(ANTHROPIC) else "Error"]
     return document

@@ -16,11 +16,13 @@ from diptych.api.live import Ready, Told, ended_early, first_of, ready, runs
 from diptych.api.openai.answers import Head, Kind, Said, usage
 from diptych.api.services import Services
 from diptych.api.streams import DONE, EventStream, attended, sse
-from diptych.core.errors import DiptychError
+from diptych.core.errors import DiptychError, InvalidRequest
 from diptych.core.events import Finished, ToolCallDelta
 from diptych.core.specs import ChatSpec, CompletionSpec
 
 _PREFIX = {"chat": "chatcmpl-", "completion": "cmpl-"}
+MAX_ANSWERS = 256
+"""To all prompts of one request together."""
 WHOLE_CALLS = "mistral-client"
 """Clients of Mistral's own take a streamed tool call whole, in one piece: so their server sends it."""
 
@@ -49,6 +51,10 @@ async def answer(
     Raises:
         DiptychError: what went wrong before the first piece of a streamed answer, or anywhere in a whole one.
     """
+    if len(specs) * asked.count > MAX_ANSWERS:
+        raise InvalidRequest(
+            f"n is {asked.shown}: with best_of and {len(specs)} prompts these are {len(specs) * asked.count} answers; "
+            f"at most {MAX_ANSWERS} are made at once", param="n")
     works = [await ready(services, spec) for spec in specs]
     events = runs(services, works, asked.count, caller)
     made = _Answer(asked.shape or specs[0].kind, works, events, asked)
