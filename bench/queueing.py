@@ -122,7 +122,7 @@ def measure(url: str, jobs: int, callers: int) -> dict[str, float]:
         last = store.list(state=JobState.QUEUED, limit=1)[0].id
         questions: dict[str, Callable[[], object]] = {
             "place_of_the_last_ms": lambda: outlook.places([last]), "first_100_ms": lambda: outlook.queue(100),
-            "count_ms": store.queue_lengths}
+            "count_ms": store.queue_lengths, "empty_ms": lambda: store.waiting([])}
         result |= {"claim_ms": statistics.median(claims), "claim_p99_ms": sorted(claims)[int(len(claims) * 0.99)],
                    "finish_ms": statistics.median(milliseconds(serving.finish, CLAIMS))}
         return result | {name: statistics.median(milliseconds(work, QUESTIONS)) for name, work in questions.items()}
@@ -139,6 +139,7 @@ ROWS = (
     ("place and time of the last job, ms", "place_of_the_last_ms", ""),
     ("first 100 of the queue, ms", "first_100_ms", ""),
     ("lengths by class, ms", "count_ms", ""),
+    ("a question that finds nothing, ms", "empty_ms", ""),
 )
 
 
