@@ -14,6 +14,7 @@ from typing import Any
 import tekken
 import torch
 import transformers
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 HIDDEN, CONTEXT = 64, 4096
@@ -64,6 +65,61 @@ def mistral(version: str = "v7") -> Path:
         save(transformers.MistralForCausalLM(config), path)
 
     return folder(f"tiny-mistral-{version}", make)
+
+
+PICTURES = {"image_patch_size": 14, "max_image_size": 112, "spatial_merge_size": 2}
+
+
+def mistral3() -> Path:
+    """Mistral Small 3.1's classes: a Pixtral tower of one layer before a Mistral model."""
+    def make(path: Path) -> None:
+        write_tekken(path, "v7", PICTURES)
+        text = transformers.MistralConfig(
+            vocab_size=tekken.SIZE, bos_token_id=1, eos_token_id=2, sliding_window=None, head_dim=16, **SHAPE)
+        vision = transformers.PixtralVisionConfig(
+            hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2, image_size=112,
+            patch_size=14, head_dim=16)
+        config = transformers.Mistral3Config(
+            text_config=text, vision_config=vision, image_token_index=10, spatial_merge_size=2, vision_feature_layer=-1,
+            tie_word_embeddings=True)
+        save(transformers.Mistral3ForConditionalGeneration(config), path)
+
+    return folder("tiny-mistral3", make)
+
+
+def bert(name: str, pooling: str | None = None) -> Path:
+    """An encoder; `name` "tiny-reranker" has one label instead."""
+    def make(path: Path) -> None:
+        word_tokenizer(path)
+        config = transformers.BertConfig(
+            vocab_size=57, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
+            max_position_embeddings=128, num_labels=1)
+        rerank = name == "tiny-reranker"
+        save(transformers.BertForSequenceClassification(config) if rerank else transformers.BertModel(config), path)
+        if pooling is not None:
+            (path / "1_Pooling").mkdir()
+            (path / "1_Pooling" / "config.json").write_text(json.dumps({
+                "word_embedding_dimension": 32, **{f"pooling_mode_{mode}": mode == pooling for mode in (
+                    "cls_token", "mean_tokens", "max_tokens", "lasttoken")}}))
+
+    return folder(name, make)
+
+
+def lora(model: Path, target: Path, seed: int = 3, **config: object) -> dict[str, torch.Tensor]:
+    """A LoRA adapter in PEFT's layout in the folder `target`, for models of `SHAPE`; returns its tensors."""
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {}
+    for layer in range(2):
+        for name, rows, columns in (("self_attn.q_proj", 64, 64), ("mlp.down_proj", 64, 128)):
+            key = f"base_model.model.model.layers.{layer}.{name}.lora_"
+            tensors[f"{key}A.weight"] = torch.randn(4, columns, generator=generator)
+            tensors[f"{key}B.weight"] = torch.randn(rows, 4, generator=generator) * 0.3
+    target.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, target / "adapter_model.safetensors")
+    (target / "adapter_config.json").write_text(json.dumps({
+        "peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "down_proj"],
+        "base_model_name_or_path": str(model), "bias": "none", **config}))
+    return tensors
 
 
 def byte_tokenizer(path: Path) -> int:

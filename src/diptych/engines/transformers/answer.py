@@ -57,7 +57,7 @@ class Answer:
     def result(self, value: dict[str, object], tokens: int) -> None:
         """Emit the result of work that makes no text."""
         self.prompt_tokens = tokens
-        self._emit(Data(value=value))
+        self._emit(Data(value={**value, "tokens": tokens}))
 
     def finish(self) -> None:
         """Emit the end. Bytes of a character that never became whole are left out."""
