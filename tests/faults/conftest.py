@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,45 +30,38 @@ def _api_fixtures() -> Any:
 _api = _api_fixtures()
 model_folder, until = _api.model_folder, _api.until
 
-Open = Callable[..., Studio]
+Undisturbed = Callable[..., list[str]]
+SETTINGS: dict[str, Any] = {
+    "warm_spare": False, "image_batch": 1, "threads": 1, "text_context": 256, "text_slots": 2}
 
 
-@pytest.fixture
-def studio(tmp_path: Path, model_folder: Path) -> Iterator[Open]:
-    """Opens studios: gateways on a data folder each. They are ended with the test, and none of them met a fault that
-    it does not know."""
-    opened: list[Studio] = []
-
-    def build(data_dir: Path | None = None, start: bool = True, **settings: Any) -> Studio:
-        values = {"model_dirs": [str(model_folder)], "warm_spare": False, "image_batch": 1, "threads": 1,
-                  "text_context": 256, "text_slots": 2, **settings}
-        opened.append(Studio(data_dir or tmp_path / f"data{len(opened)}", **values))
-        if start:
-            opened[-1].start()
-        return opened[-1]
-
-    yield build
-    for one in opened:
+@contextmanager
+def opened(data_dir: Path, model_folder: Path, **settings: Any) -> Iterator[Studio]:
+    """A studio with both small models. It is ended in order, and met no fault that it does not know."""
+    one = Studio(data_dir, **{**SETTINGS, "model_dirs": [str(model_folder)], **settings})
+    one.start()
+    try:
+        yield one
+    finally:
         one.close()
-        assert "Traceback" not in one.log, one.log[-4000:]
+    assert "Traceback" not in one.log, one.log[-4000:]
 
 
 @pytest.fixture(scope="session")
-def undisturbed(
-    tmp_path_factory: pytest.TempPathFactory, model_folder: Path,
-) -> Iterator[Callable[[dict[str, Any]], list[str]]]:
-    """The pictures of a request as a gateway makes them that nothing happens to: a hash of the pixels of each."""
-    known: dict[str, list[str]] = {}
-    calm = Studio(tmp_path_factory.mktemp("undisturbed") / "data", model_dirs=[str(model_folder)], warm_spare=False,
-                  image_batch=1, threads=1)
+def lasting(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> Iterator[Studio]:
+    with opened(tmp_path_factory.mktemp("shared") / "data", model_folder) as one:
+        yield one
 
-    def paint(body: dict[str, Any]) -> list[str]:
-        key = repr(sorted(body.items()))
-        if key not in known:
-            if calm.process is None:
-                calm.start()
-            known[key] = calm.hashes(calm.ended(calm.submit(**body)))
-        return known[key]
 
-    yield paint
-    calm.close()
+@pytest.fixture
+def studio(lasting: Studio) -> Studio:
+    """One studio for all tests that need no settings of their own; it has to survive them all."""
+    lasting.calm()
+    return lasting
+
+
+@pytest.fixture
+def undisturbed(lasting: Studio) -> Undisturbed:
+    """The pictures of a request when nothing happens: a hash of the pixels of each. Made at the first question, so a
+    test asks before it disturbs anything."""
+    return lasting.undisturbed

@@ -29,6 +29,7 @@ class Studio(harness.Gateway):
     def __init__(self, data_dir: Path, **settings: Any) -> None:
         super().__init__(data_dir, **settings)
         self.http = httpx.Client(base_url=self.url, timeout=60, trust_env=False)
+        self._known: dict[str, list[str]] = {}
 
     def close(self) -> None:
         """End it in order; a process that was stopped goes on first."""
@@ -38,6 +39,20 @@ class Studio(harness.Gateway):
                 if process.status() == psutil.STATUS_STOPPED:
                     process.resume()
             self.kill(signal.SIGTERM)
+
+    def calm(self) -> None:
+        """Wait until nothing is on its way; start again what a test that failed has left dead."""
+        if self.process is None or self.process.poll() is not None:
+            self.start()
+        self.until(lambda: not any(
+            self.http.get("/api/jobs", params={"state": state}).json()["jobs"] for state in ("queued", "running")))
+
+    def undisturbed(self, **fields: Any) -> list[str]:
+        """Hashes of the pictures of `BODY` with other fields, when nothing happens."""
+        key = repr(sorted(fields.items()))
+        if key not in self._known:
+            self._known[key] = self.hashes(self.ended(self.submit(**fields)))
+        return self._known[key]
 
     def submit(self, **fields: Any) -> str:
         """The id of an accepted job: `BODY` with other fields."""

@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import struct
-from collections.abc import Callable
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 import pytest
-from fault_studio import BODY, Studio
+from fault_studio import Studio
 
-from conftest import Open
+from conftest import Undisturbed, opened
 
 DAY = 86400.0
 
@@ -44,40 +43,48 @@ def ahead(one: Studio, id: str) -> float:
     return (created - datetime.now(timezone.utc)).total_seconds()
 
 
+@pytest.fixture
+def one(clock: Clock, tmp_path: Path, model_folder: Path) -> Iterator[Studio]:
+    """A studio that lives by that clock."""
+    with opened(tmp_path / "data", model_folder) as studio:
+        yield studio
+
+
 def test_clock_jumps_both_ways(
-    studio: Open, clock: Clock, undisturbed: Callable[[dict[str, Any]], list[str]],
+    one: Studio, clock: Clock, undisturbed: Undisturbed, model_folder: Path,
 ) -> None:
-    one = studio()
+    calm = {seed: undisturbed(seed=seed) for seed in (3, 30)}
     running, waiting = one.submit(), one.submit(seed=30)
     follower = one.follow(running)
     one.first_picture(running)
     clock.jump(DAY)
-    later = one.submit(seed=300)
+    later = one.submit(seed=30)
     assert ahead(one, later) > DAY / 2  # the gateway did see the jump
     assert one.chat()
     clock.jump(-DAY)
     earlier = one.submit()
     assert ahead(one, earlier) < -DAY / 2
-    for id, seed in ((running, 3), (waiting, 30), (later, 300), (earlier, 3)):
+    for id, seed in ((running, 3), (waiting, 30), (later, 30), (earlier, 3)):
         job = one.ended(id)
-        assert one.hashes(job) == undisturbed({**BODY, "seed": seed})
+        assert one.hashes(job) == calm[seed]
         assert job["attempts"] == 1
     assert follower.told() == [0, 1, 2, 3]
     order = [job["id"] for job in one.http.get("/api/jobs").json()["jobs"]]
     assert order == [earlier, later, waiting, running]  # newest first, whatever their clocks said
+    a_failed_load_is_tried_again_although_the_clock_went_back(one, clock, model_folder)
 
 
-def test_failed_load_is_tried_again_although_the_clock_went_back(
-    studio: Open, clock: Clock, model_folder: Path, tmp_path: Path,
+def a_failed_load_is_tried_again_although_the_clock_went_back(
+    one: Studio, clock: Clock, model_folder: Path,
 ) -> None:
-    folder = tmp_path / "more" / "torn"
-    shutil.copytree(model_folder / "tiny", folder)
-    words = (folder / "vae" / "config.json").read_text()
-    (folder / "vae" / "config.json").write_text(words.replace('"latent_channels": 4', '"latent_channels": 8'))
-    one = studio(model_dirs=[str(folder.parent)])
+    torn = one.data_dir / "models" / "torn"
+    shutil.copytree(model_folder / "tiny", torn)
+    unet = torn / "unet" / "config.json"
+    words = unet.read_text()
+    unet.write_text(words.replace('"cross_attention_dim": 16', '"cross_attention_dim": 32'))
     failed = one.ended(one.submit(model="torn", count=1))
     assert failed["state"] == "failed"
     assert "could not be loaded" in failed["error"]
-    clock.jump(-DAY)
-    (folder / "vae" / "config.json").write_text(words)
+    clock.jump(-2 * DAY)
+    unet.write_text(words)
     one.until(lambda: one.ended(one.submit(model="torn", count=1, steps=2))["state"] == "succeeded", 90)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from fault_studio import BODY, Studio
 
-from conftest import Open
+from conftest import Undisturbed, opened
 
 Disk = Callable[[Path, int], Path]
 BALLAST = "ballast"
@@ -31,68 +31,70 @@ def disk() -> Iterator[Disk]:
         return folder
 
     yield mount
-    for folder in mounted:
+    for folder in reversed(mounted):
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-def fill(folder: Path, leave: int = 0) -> None:
-    """Take all room that is left on the disk of `folder`, but for so many bytes."""
-    ballast = folder / BALLAST
-    with ballast.open("wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(bytes(4096))
-        except OSError:
-            pass
-        if leave:
-            file.truncate(max(0, file.tell() - leave))
+def fill(folder: Path) -> None:
+    """Take all room that is left on the disk of `folder`."""
+    with (folder / BALLAST).open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4096))
 
 
 def make_room(folder: Path) -> None:
     (folder / BALLAST).unlink()
 
 
-def test_disk_of_the_pictures_is_full(
-    studio: Open, disk: Disk, tmp_path: Path, undisturbed: Callable[[dict[str, Any]], list[str]],
-) -> None:
-    data = tmp_path / "data"
-    artifacts = disk(data / "artifacts", 8 * 1024 * 1024)
-    one = studio(data)
-    hello = one.chat()
-    id = one.submit()
-    one.first_picture(id)
-    before = one.stamps(id)
+@pytest.fixture
+def two_disks(disk: Disk, tmp_path: Path, model_folder: Path) -> Iterator[Studio]:
+    """A studio with its database on one small disk and its pictures on another."""
+    data = disk(tmp_path / "data", 4 * 1024 * 1024)
+    disk(data / "artifacts", 8 * 1024 * 1024)
+    with opened(data, model_folder) as studio:
+        yield studio
+
+
+def test_full_disks(two_disks: Studio, undisturbed: Undisturbed) -> None:
+    calm, others = undisturbed(), undisturbed(seed=30)
+    hello = two_disks.chat()
+    pictures_do_not_fit(two_disks, hello, calm, others)
+    database_does_not_fit(two_disks, hello, calm)
+
+
+def pictures_do_not_fit(studio: Studio, hello: str, calm: list[str], others: list[str]) -> None:
+    artifacts = studio.data_dir / "artifacts"
+    id = studio.submit()
+    follower = studio.follow(id)
+    studio.first_picture(id)
+    before = studio.stamps(id)
     fill(artifacts)
-    one.until(lambda: "No space left" in one.log)
-    assert one.chat() == hello
-    waiting = one.submit(seed=30)
+    studio.until(lambda: "No space left" in studio.log)
+    assert studio.chat() == hello
+    waiting = studio.submit(seed=30)
     assert not list(artifacts.rglob("*.part"))
     make_room(artifacts)
-    job = one.ended(id)
-    assert one.hashes(job) == undisturbed(BODY)
-    assert {index: one.stamps(id)[index] for index in before} == before
-    assert one.hashes(one.ended(waiting)) == undisturbed({**BODY, "seed": 30})
+    job = studio.ended(id)
+    assert studio.hashes(job) == calm
+    assert job["attempts"] == 1  # a full disk is not the job's fault
+    assert {index: studio.stamps(id)[index] for index in before} == before
+    assert follower.told() == [0, 1, 2, 3]
+    assert studio.hashes(studio.ended(waiting)) == others
 
 
-def test_disk_of_the_database_is_full(
-    studio: Open, disk: Disk, tmp_path: Path, undisturbed: Callable[[dict[str, Any]], list[str]],
-) -> None:
-    data = disk(tmp_path / "data", 4 * 8 * 1024 * 1024)
-    (tmp_path / "artifacts").mkdir()
-    (data / "artifacts").symlink_to(tmp_path / "artifacts")
-    one: Studio = studio(data)
-    hello = one.chat()
-    id = one.submit()
-    follower = one.follow(id)
-    one.first_picture(id)
-    fill(data)
-    refused = one.until(lambda: (answer := one.http.post("/api/jobs", json=BODY)).status_code != 201 and answer)
+def database_does_not_fit(studio: Studio, hello: str, calm: list[str]) -> None:
+    id = studio.submit()
+    follower = studio.follow(id)
+    studio.first_picture(id)
+    fill(studio.data_dir)
+    refused = studio.until(
+        lambda: (answer := studio.http.post("/api/jobs", json=BODY)).status_code != 201 and answer)
     assert refused.status_code == 503
     assert refused.json()["error"]["code"] == "database"
-    assert one.chat() == hello
-    make_room(data)
-    job = one.ended(id)
-    assert one.hashes(job) == undisturbed(BODY)
+    assert studio.chat() == hello
+    make_room(studio.data_dir)
+    job = studio.ended(id)
+    assert studio.hashes(job) == calm
     assert follower.told() == [0, 1, 2, 3]
-    for job in one.http.get("/api/jobs").json()["jobs"]:  # what was accepted until the disk was full
-        assert one.ended(job["id"])["state"] == "succeeded"
+    for job in studio.http.get("/api/jobs").json()["jobs"]:  # what was accepted until the disk was full
+        assert studio.ended(job["id"])["state"] == "succeeded"

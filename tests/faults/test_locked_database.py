@@ -5,24 +5,22 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
-from typing import Any
 
 import httpx
 from fault_studio import BODY, Studio
 
-from conftest import Open
+from conftest import Undisturbed
 
 LOCKED_SECONDS = 12.0
 """Over the ten seconds after which SQLite gives up."""
 
 
-def lock(one: Studio, seconds: float) -> threading.Thread:
+def lock(studio: Studio, seconds: float) -> threading.Thread:
     """Hold the write lock from another connection; returns once it is held."""
     held = threading.Event()
 
     def hold() -> None:
-        connection = sqlite3.connect(one.data_dir / "diptych.sqlite3", isolation_level=None, timeout=30)
+        connection = sqlite3.connect(studio.data_dir / "diptych.sqlite3", isolation_level=None, timeout=30)
         connection.execute("BEGIN EXCLUSIVE")
         held.set()
         time.sleep(seconds)
@@ -35,32 +33,28 @@ def lock(one: Studio, seconds: float) -> threading.Thread:
     return thread
 
 
-def test_locked_in_mid_picture(studio: Open, undisturbed: Callable[[dict[str, Any]], list[str]]) -> None:
-    one = studio()
-    hello = one.chat()
-    id = one.submit()
-    follower = one.follow(id)
-    one.first_picture(id)
-    holder = lock(one, LOCKED_SECONDS)
-    refused = one.http.post("/api/jobs", json=BODY)
+def test_locked_in_mid_picture(studio: Studio, undisturbed: Undisturbed) -> None:
+    calm, hello = undisturbed(), studio.chat()
+    id = studio.submit()
+    follower = studio.follow(id)
+    studio.first_picture(id)
+    holder = lock(studio, LOCKED_SECONDS)
+    refused = studio.http.post("/api/jobs", json=BODY)
     assert refused.status_code == 503
     assert refused.json()["error"]["code"] == "database"
     assert holder.is_alive(), "it was refused for another reason than the lock"
-    assert one.chat() == hello  # chat needs no database
-    assert one.answers()
+    assert studio.chat() == hello  # chat needs no database
+    assert studio.answers()
     holder.join()
-    job = one.ended(id)
-    assert one.hashes(job) == undisturbed(BODY)
+    job = studio.ended(id)
+    assert studio.hashes(job) == calm
     assert job["attempts"] == 1
     assert follower.told() == [0, 1, 2, 3]
-    assert [job["id"] for job in one.http.get("/api/jobs").json()["jobs"]] == [id]  # what was refused is not there
-    one.ended(one.submit(count=1, steps=2))
+    newest = studio.http.get("/api/jobs", params={"limit": 1}).json()["jobs"]
+    assert [job["id"] for job in newest] == [id]  # what was refused is not there
 
-
-def test_locked_for_a_moment(studio: Open) -> None:
-    one = studio()
-    holder = lock(one, 2.0)
-    answer = httpx.post(f"{one.url}/api/jobs", json={**BODY, "count": 1, "steps": 2}, timeout=60)
-    assert answer.status_code == 201  # it waited
+    holder = lock(studio, 2.0)
+    answer = httpx.post(f"{studio.url}/api/jobs", json={**BODY, "count": 1, "steps": 2}, timeout=60)
+    assert answer.status_code == 201  # for a moment's lock it waits
     holder.join()
-    assert one.ended(answer.json()["id"])["state"] == "succeeded"
+    assert studio.ended(answer.json()["id"])["state"] == "succeeded"
