@@ -12,7 +12,7 @@ from referencing import Registry
 from schema_walks import walk
 
 from diptych.core.errors import InvalidRequest
-from diptych.text.formats import json_fault
+from diptych.text.formats_json import json_fault
 from diptych.text.grammar import allows
 from diptych.text.schema import JsonSchema, compile_schema
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +11,7 @@ from llguidance.gbnf_to_lark import GbnfToLarkError, any_to_lark
 
 from diptych.core.chat import OutputFormat
 from diptych.core.errors import InvalidRequest
+from diptych.text.formats_json import json_fault
 from diptych.text.formats_xml import xml_form
 from diptych.text.formats_yaml import yaml_form
 from diptych.text.grammar import allows, check, literal
@@ -42,38 +41,11 @@ def form_of(asked: OutputFormat) -> Form:
         "json_schema": _json, "regex": _regex, "choice": _choice, "lark": _lark, "gbnf": _gbnf,
         "xml": lambda value, where: _document(*xml_form(value, where), where),
         "yaml": lambda value, where: _document(*yaml_form(value, where), where)}
-    return makers[asked.kind](asked.value, asked.field)
-
-
-def parse_json(text: str) -> Any:
-    """A JSON value; numbers over what a computer's floats hold (1e999 is JSON) become the largest of them. Raises
-    ValueError also for what only Python takes: NaN, halves of surrogate pairs."""
-    def refuse(name: str) -> Any:
-        raise ValueError(f"{name} is no JSON")
-
     try:
-        value = json.loads(text, parse_constant=refuse, parse_float=_float, parse_int=_int)
-        json.dumps(value, ensure_ascii=False).encode()
-    except RecursionError as error:
-        raise ValueError("it nests too deeply") from error
-    return value
-
-
-def _float(digits: str) -> float:
-    return max(-sys.float_info.max, min(sys.float_info.max, float(digits)))
-
-
-def _int(digits: str) -> int:
-    return int(digits) if len(digits) <= 300 else int(digits[:300])
-
-
-def json_fault(text: str, schema: JsonSchema) -> str | None:
-    """What is wrong with a text that is to be JSON of this schema."""
-    try:
-        value = parse_json(text)
-    except ValueError as error:
-        return f"it is no JSON ({error})"
-    return schema.fault(value)
+        return makers[asked.kind](asked.value, asked.field)
+    except RecursionError:
+        raise InvalidRequest(f"{asked.field} refers to itself without end", param=asked.field,
+                             code="unsupported_schema") from None
 
 
 def _whole(rules: str) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from diptych.core.chat import TokenProbability
 from diptych.core.events import Event, Finished, TokenDelta, ToolCallDelta
-from diptych.text.formats import Form, json_fault
+from diptych.text.formats import Form
+from diptych.text.formats_json import json_fault
 from diptych.text.prepare_check import invalid
 from diptych.text.reasoning import overlap
 from diptych.text.toolparse_calls import calls_in
