@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 
@@ -22,6 +22,34 @@ def default_data_dir() -> Path:
 def default_config_file() -> Path:
     base = os.environ.get("XDG_CONFIG_HOME")
     return (Path(base) if base else Path.home() / ".config") / "diptych" / "config.toml"
+
+
+class Upstream(BaseModel):
+    """A server that is not ours and speaks OpenAI's API: one at `url` (ending in /v1), or `vllm serve` of a model,
+    which is started when it is first used. Its models are named `<name of the upstream>/<model>` here."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    url: str | None = Field(None, pattern=r"^https?://", description="e.g. https://api.example.org/v1")
+    vllm: str | None = Field(None, min_length=1, description="folder of a model that vLLM is started with")
+    vllm_args: tuple[str, ...] = Field((), description="more arguments for vllm serve")
+    api_key_env: str | None = Field(None, min_length=1, description="environment variable that holds its API key")
+    models: tuple[str, ...] = Field(min_length=1, description="its models, as it names them")
+    vision: bool = Field(False, description="whether its models take pictures")
+    context: int | None = Field(None, ge=1, description="context of its models in tokens")
+    tasks: tuple[Literal["chat", "embed"], ...] = Field(("chat",), description="what its models are for")
+    fields: tuple[str, ...] = Field((), description=(
+        "sampling fields beyond OpenAI's that it knows: top_k, min_p, repeat_penalty, chat_template_kwargs …"))
+    connect_seconds: float = Field(10.0, gt=0, description="how long a connection may take")
+    first_token_seconds: float = Field(120.0, gt=0, description="how long it may be silent")
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Upstream:
+        if (self.url is None) == (self.vllm is None):
+            raise ValueError("give either url or vllm")
+        if self.vllm is not None and len(self.models) != 1:
+            raise ValueError("vllm serves one model: name one")
+        return self
 
 
 class Settings(BaseSettings):
@@ -57,6 +85,7 @@ class Settings(BaseSettings):
     text_cache_type: Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"] = Field(
         "f16", description="type of the KV cache of text models; q8_0 takes half of f16's memory")
     text_flash_attention: Literal["auto", "on", "off"] = Field("auto", description="flash attention of text models")
+    upstreams: dict[str, Upstream] = Field({}, description="servers whose models are offered here, by name")
     require_key: bool | None = Field(None, description=(
         "whether requests need an API key; left out: as soon as one was ever made, and always where others can reach "
         "the server"))

@@ -31,14 +31,17 @@ class Card(BaseModel):
     tool calls (None: it knows no tools); `tools`: the template takes the list of tools itself, so nobody else has to
     write it into the prompt; `tokenizer` is "mistral-v3", "mistral-v7", "mistral-v11" or "mistral-v13" where prompts
     are mistral-common's; `projector` is the file that turns pictures into tokens, and `vision` that there is one;
-    `adapters` are LoRA files beside it; `embedding` is the length of its vectors."""
+    `adapters` are LoRA files beside it; `embedding` is the length of its vectors.
+
+    A model of another server has the format "upstream"; its `path` is the name of that server in the settings, its
+    `name` what that server calls it."""
 
     model_config = ConfigDict(frozen=True)
 
     id: str
     panel: Panel
     family: str
-    format: Literal["diffusers", "gguf", "safetensors"]
+    format: Literal["diffusers", "gguf", "safetensors", "upstream"]
     path: str
     bytes: int = Field(ge=0)
     name: str = ""

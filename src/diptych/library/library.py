@@ -16,6 +16,7 @@ from diptych.library.pickles import PICKLES, pickled_among, told_pickled
 from diptych.library.starters import STARTER, STARTER_TEXT, find_starter
 from diptych.library.text_folder import identify_text_folder, is_text_folder
 from diptych.library.text_traits import files_beside
+from diptych.library.upstreams import upstream_cards
 from diptych.settings import Settings
 
 MAX_DEPTH = 6
@@ -80,7 +81,7 @@ class Library:
             if seen.card is not None:
                 _add(cards, seen.card, problems)
         self._seen, self._problems = fresh, problems
-        return cards
+        return {**cards, **upstream_cards(self._settings)}
 
     def _paths(self, problems: list[str]) -> Iterator[Path]:
         starter = find_starter(self._settings)

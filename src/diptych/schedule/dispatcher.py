@@ -18,6 +18,7 @@ from diptych.core.logs import bound
 from diptych.core.specs import ImageSpec, LiveSpec
 from diptych.library import Library
 from diptych.runners.local import Launcher
+from diptych.runners.upstream import Upstreams
 from diptych.schedule.execution import Execution
 from diptych.schedule.fairness import Affinity, Turns
 from diptych.schedule.follower import Follower, ready, replay
@@ -64,6 +65,7 @@ class Dispatcher:
         self._wake = asyncio.Event()
         self._launcher = launcher
         self._pool = RunnerPool(settings, launcher, self._measurements, self._wake.set)
+        self._upstreams = Upstreams(settings)
         self._suspects, self._disk = Suspects(), Disk(settings.artifacts_dir)
         self._running: dict[str, Execution] = {}
         self._claiming: set[str] = set()
@@ -111,6 +113,7 @@ class Dispatcher:
         await self._heart.stop()
         self._hub.close()
         await self._pool.stop()
+        await self._upstreams.stop()
 
     async def _end_runs(self) -> None:
         tasks = [execution.task for execution in self._running.values() if execution.task is not None]
@@ -163,8 +166,8 @@ class Dispatcher:
         """
         card = await asyncio.to_thread(self._library.get, spec.model)
         check(spec, card)
-        self._pool.check_fits(card)
         width, height = picture_size(spec, card)
+        self._pool.check_fits(card, f"{width}x{height}")
         seed = secrets.randbelow(2**32) if spec.seed < 0 else spec.seed
         spec = spec.model_copy(update={"width": width, "height": height, "seed": seed, "model": card.id})
         id = new_id()
@@ -236,13 +239,19 @@ class Dispatcher:
         card = await asyncio.to_thread(self._library.get, spec.model)
         if card.panel != "text":
             raise InvalidRequest(f"model {card.id!r} makes pictures, not text", param="model")
-        async with contextlib.aclosing(answer(self._pool, self._settings, card, spec, caller, stop)) as events:
+        source = self._upstreams.answer(card, spec, stop) if card.format == "upstream" else answer(
+            self._pool, self._settings, card, spec, caller, stop)
+        async with contextlib.aclosing(source) as events:
             async for event in events:
                 yield event
 
-    async def load(self, model: str) -> RunnerInfo:
-        """Have a model ready. Raises NotFound, InvalidRequest, Unavailable."""
-        return await self._pool.load(await asyncio.to_thread(self._library.get, model))
+    async def load(self, model: str, pinned: bool | None = None) -> RunnerInfo:
+        """Have a model ready. `pinned`: it is not ended for another model, or for being idle; None leaves that as it
+        is. Raises NotFound, InvalidRequest, Unavailable."""
+        card = await asyncio.to_thread(self._library.get, model)
+        if card.format == "upstream":
+            raise InvalidRequest(f"model {card.id!r} is on another server, nothing is loaded here", param="model")
+        return await self._pool.load(card, pinned)
 
     async def unload(self, model: str) -> None:
         """End a model's runner. Raises NotFound for an unknown model, Conflict when it is not loaded."""
@@ -252,6 +261,11 @@ class Dispatcher:
 
     def runners(self) -> list[RunnerInfo]:
         return self._pool.infos()
+
+    @property
+    def memory_budgets(self) -> dict[str, int]:
+        """Bytes for all models, by device."""
+        return self._pool.budgets
 
     @property
     def memory_budget(self) -> int:
@@ -303,7 +317,7 @@ class Dispatcher:
                     continue  # whoever accepted it has the model
                 if isinstance(card, DiptychError):
                     raise card
-                held = self._pool.want(card, self._wanted.get(job.id, self._began))
+                held = self._pool.want(card, self._wanted.get(job.id, self._began), job.shape)
             except DiptychError as error:
                 await self._refuse(job, error)
                 return True

@@ -65,6 +65,8 @@ class FormReader:
 def prepare(spec: ChatSpec | CompletionSpec, card: Card) -> Prepared:
     """Raises InvalidRequest for a form that cannot be held, and for what cannot be had together with it."""
     form = None if spec.format is None else form_of(spec.format)
+    if card.format == "upstream":  # it holds the form itself; what it says is checked before it is told
+        return Prepared(spec, form, () if spec.format is None else (spec.format.kind,))
     if isinstance(spec, ChatSpec):
         if spec.tools and spec.tool_choice != "none":
             return _with_tools(spec, card, form)
