@@ -166,8 +166,8 @@ class Dispatcher:
         """
         card = await asyncio.to_thread(self._library.get, spec.model)
         check(spec, card)
+        self._pool.check_fits(card)
         width, height = picture_size(spec, card)
-        self._pool.check_fits(card, f"{width}x{height}")
         seed = secrets.randbelow(2**32) if spec.seed < 0 else spec.seed
         spec = spec.model_copy(update={"width": width, "height": height, "seed": seed, "model": card.id})
         id = new_id()
@@ -245,13 +245,12 @@ class Dispatcher:
             async for event in events:
                 yield event
 
-    async def load(self, model: str, pinned: bool | None = None) -> RunnerInfo:
-        """Have a model ready. `pinned`: it is not ended for another model, or for being idle; None leaves that as it
-        is. Raises NotFound, InvalidRequest, Unavailable."""
+    async def load(self, model: str) -> RunnerInfo:
+        """Have a model ready. Raises NotFound, InvalidRequest, Unavailable."""
         card = await asyncio.to_thread(self._library.get, model)
         if card.format == "upstream":
             raise InvalidRequest(f"model {card.id!r} is on another server, nothing is loaded here", param="model")
-        return await self._pool.load(card, pinned)
+        return await self._pool.load(card)
 
     async def unload(self, model: str) -> None:
         """End a model's runner. Raises NotFound for an unknown model, Conflict when it is not loaded."""
@@ -261,11 +260,6 @@ class Dispatcher:
 
     def runners(self) -> list[RunnerInfo]:
         return self._pool.infos()
-
-    @property
-    def memory_budgets(self) -> dict[str, int]:
-        """Bytes for all models, by device."""
-        return self._pool.budgets
 
     @property
     def memory_budget(self) -> int:
@@ -317,7 +311,7 @@ class Dispatcher:
                     continue  # whoever accepted it has the model
                 if isinstance(card, DiptychError):
                     raise card
-                held = self._pool.want(card, self._wanted.get(job.id, self._began), job.shape)
+                held = self._pool.want(card, self._wanted.get(job.id, self._began))
             except DiptychError as error:
                 await self._refuse(job, error)
                 return True
