@@ -16,7 +16,7 @@ from diptych.core.specs import ImageSpec
 from diptych.store.database import Database
 from diptych.store.intake import Entry, Intake
 from diptych.store.lines import QueueReader, change_of, count, queued_total, size_of, with_one_less
-from diptych.store.records import artifact_of, one_job, with_artifacts
+from diptych.store.records import artifact_of, job_of, one_job, with_artifacts
 from diptych.store.records import new_id as new_id
 from diptych.store.records import now as now
 from diptych.store.tables import IS_BEGUN, IS_QUEUED, IS_RUNNING, artifacts, gateways, jobs
@@ -98,7 +98,7 @@ class JobStore(QueueReader):
                 return None
             if self.database.is_sqlite:
                 count(connection, [change_of(row, -1)])
-            return with_artifacts(connection, [row])[0]
+            return with_artifacts(connection, [row])[0] if row["made"] else job_of(row)
 
     def progress(self, id: str, fraction: float) -> None:
         with self.database.write() as connection:
@@ -227,6 +227,7 @@ def _over(row: RowMapping) -> dict[str, Any]:
 
 
 def _claim(dialect: str) -> Any:
+    made = select(artifacts.c.id).where(artifacts.c.job_id == bindparam("job")).limit(1).scalar_subquery()
     lives = select(gateways.c.id).where(gateways.c.id == bindparam("me")).exists()
     wanted = select(jobs.c.seq).where(
         jobs.c.id == bindparam("job"), IS_QUEUED, bindparam("free", type_=Boolean) | lives)
@@ -234,7 +235,7 @@ def _claim(dialect: str) -> Any:
         wanted = wanted.with_for_update(skip_locked=True)
     taken = update(jobs).where(jobs.c.seq == wanted.scalar_subquery(), IS_QUEUED).values(
         state=JobState.RUNNING.value, attempts=jobs.c.attempts + 1, started_at=bindparam("begun"),
-        owner=bindparam("me")).returning(*jobs.c)
+        owner=bindparam("me")).returning(*jobs.c, made.label("made"))
     return with_one_less(taken) if dialect == "postgresql" else taken
 
 
