@@ -27,9 +27,11 @@ from diptych.api.guard import is_loopback
 from diptych.api.limits import Limits
 from diptych.api.links import Links
 from diptych.api.metered import MeteredDispatcher
-from diptych.api.native import jobs, keys, models, system
+from diptych.api.native import agents, jobs, keys, models, system, tools
+from diptych.api.native.agents import AgentRequest
 from diptych.api.native.pulls import Pulls
 from diptych.api.native.schema import JobRequest, ModelRequest, PullRequest
+from diptych.api.native.tools import ToolRequest
 from diptych.api.observe import routes as observing
 from diptych.api.observe.answers import WatchedDispatcher
 from diptych.api.observe.http import Observed
@@ -54,6 +56,7 @@ from diptych.settings import Settings
 from diptych.store.jobs import JobStore
 from diptych.store.keys import KeyStore
 from diptych.store.seat import Seat
+from diptych.text.registry import Registry
 
 FLUSH_SECONDS = 5
 """How long the last words of answers that were broken off may take to be sent."""
@@ -65,9 +68,10 @@ DESCRIPTION = """Language models and image models of this machine, with one queu
 LOG_FILE = "diptych.log"
 ROUTERS = (jobs.router, models.router, system.router, keys.router, observing.router, chat.router, completions.router,
            responses.router, messages.router,
-           images.router, openai_models.router, *TASK_ROUTERS)
+           images.router, openai_models.router, agents.router, tools.router, *TASK_ROUTERS)
 BODIES: list[type[BaseModel]] = [JobRequest, ModelRequest, PullRequest, ChatRequest, CompletionRequest, ImageRequest,
-                                 ResponsesRequest, MessagesRequest, CountTokensRequest, *TASK_BODIES]
+                                 ResponsesRequest, MessagesRequest, CountTokensRequest, AgentRequest, ToolRequest,
+                                 *TASK_BODIES]
 
 
 class ServingDispatcher(MeteredDispatcher, WatchedDispatcher):
@@ -120,9 +124,13 @@ async def running(
         hub.watch(dispatcher.executing)
         observer = Observer(metrics, lifecycle, Readiness(settings, store.database, dispatcher, lifecycle))
         await dispatcher.start()
+        registry = Registry(settings)
         try:
-            yield Services(settings, store, library, dispatcher, Pulls(settings), observer, ring, Links()), hub
+            await registry.open()
+            yield Services(
+                settings, store, library, dispatcher, Pulls(settings), observer, ring, Links(), registry), hub
         finally:
+            await registry.close()
             await dispatcher.stop()
             await limits.close()
     finally:
@@ -155,6 +163,7 @@ def prepare(settings: Settings) -> None:
             do.
     """
     _check(settings)
+    Registry(settings)
     make_folders(settings)
     Seat(settings.data_dir, settings.url).check()
     store = JobStore(settings.url)

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from diptych.core.tools import SERVER, HttpTool, McpServer
 
 
 def default_data_dir() -> Path:
@@ -86,6 +88,11 @@ class Settings(BaseSettings):
         "f16", description="type of the KV cache of text models; q8_0 takes half of f16's memory")
     text_flash_attention: Literal["auto", "on", "off"] = Field("auto", description="flash attention of text models")
     upstreams: dict[str, Upstream] = Field({}, description="servers whose models are offered here, by name")
+    tools: tuple[str, ...] = Field((), description="Python functions that agents may call, as package.module:function")
+    http_tools: tuple[HttpTool, ...] = Field((), description="web services that agents may call")
+    mcp_servers: dict[Annotated[str, Field(pattern=SERVER)], McpServer] = Field(
+        {}, description="servers of the Model Context Protocol whose tools agents may call")
+    tool_seconds: float = Field(60.0, gt=0, description="how long a Python function may take that an agent calls")
     require_key: bool | None = Field(None, description=(
         "whether requests need an API key; left out: as soon as one was ever made, and always where others can reach "
         "the server"))

@@ -19,6 +19,8 @@ _RULES: tuple[tuple[str, tuple[str, ...] | None, str], ...] = (
     ("/api/translate", None, "chat"),
     ("/api/classifiers", None, "chat"),
     ("/api/collections", None, "chat"),
+    ("/api/agents", None, "chat"),
+    ("/api/tools", READING, "chat"),
     ("/sdapi", None, "images"),
     ("/api/jobs", READING, "jobs"),
     ("/api/jobs/*", None, "jobs"),

@@ -18,6 +18,7 @@ from diptych.library import Library
 from diptych.schedule.dispatcher import Dispatcher
 from diptych.settings import Settings
 from diptych.store.jobs import JobStore
+from diptych.text.registry import Registry
 
 CALLER_HEADER = "X-Diptych-Caller"
 _CALLER = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,98}[\x21-\x7e])?")
@@ -33,6 +34,7 @@ class Services:
     observer: Observer
     keys: KeyRing
     links: Links
+    tools: Registry
 
 
 def services_of(connection: HTTPConnection) -> Services:

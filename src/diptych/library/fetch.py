@@ -13,8 +13,9 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from diptych.core.errors import DiptychError, Forbidden, InvalidRequest, TooLarge, Unavailable
@@ -66,6 +67,34 @@ def fetch_allowed(url: str, settings: Settings, *, param: str) -> Fetched:
     raise InvalidRequest(f"{param} is redirected more than {MAX_REDIRECTS} times", param=param, code="fetch_failed")
 
 
+@dataclass(frozen=True)
+class Sent:
+    """What a service answered, with any status."""
+
+    status: int
+    data: bytes
+
+
+def send_allowed(
+    url: str, settings: Settings, *, method: str, body: bytes | None, headers: Mapping[str, str], seconds: float,
+    param: str,
+) -> Sent:
+    """What a service at `url` answers to a request; a redirect is an answer. Blocks: call it in a worker thread.
+
+    Args:
+        body: JSON; None for a request without one.
+
+    Raises:
+        As `fetch_allowed`.
+    """
+    allowed = AllowList.of(settings.fetch_hosts)
+    deadline = time.monotonic() + seconds
+    parts = _checked(url, allowed, param)
+    more = {**headers, **({} if body is None else {"Content-Type": "application/json"})}
+    with _answer(parts, _addresses(parts, allowed, param), deadline, param, method, body, more) as answer:
+        return Sent(answer.status, _read(answer, settings.max_fetch_bytes, deadline, param))
+
+
 def _checked(url: str, allowed: AllowList, param: str) -> SplitResult:
     """The parts of a URL whose host may be asked."""
     wrong = InvalidRequest(f"{param} {url[:100]!a} is no http:// or https:// URL", param=param, code="invalid_url")
@@ -106,7 +135,8 @@ def _addresses(parts: SplitResult, allowed: AllowList, param: str) -> list[Addre
 
 @contextlib.contextmanager
 def _answer(
-    parts: SplitResult, addresses: list[Address], deadline: float, param: str,
+    parts: SplitResult, addresses: list[Address], deadline: float, param: str, method: str = "GET",
+    body: bytes | None = None, headers: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[http.client.HTTPResponse]:
     """The answer's head has been read. Whatever hangs is cut off at the deadline."""
     connection = _Pinned(parts, addresses, max(0.1, deadline - time.monotonic()))
@@ -115,8 +145,8 @@ def _answer(
     cut.start()
     try:
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        connection.request("GET", path, headers={"Accept": "*/*", "Accept-Encoding": "identity",
-                                                 "User-Agent": "diptych"})
+        connection.request(method, path, body, {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "diptych",
+                                                **headers})
         yield connection.getresponse()
     except DiptychError:
         raise
