@@ -48,9 +48,13 @@ class Grammars:
 
     def matcher(self, grammar: str) -> llguidance.LLMatcher:
         """What holds the tokens of one answer to `grammar`. Raises InvalidRequest as `prepared` does."""
-        self.prepared(grammar)
+        ready = self.prepared(grammar)
         with self._lock:
-            return llguidance.LLMatcher(self._made(), grammar)
+            matcher = llguidance.LLMatcher(self._made(), ready)
+        if matcher.is_error():
+            raise InvalidRequest(f"grammar is not valid: {matcher.get_error().strip()[:400]}", param="grammar",
+                                 code="invalid_grammar")
+        return matcher
 
     def _made(self) -> llguidance.LLTokenizer:
         if self._tokenizer is None:
