@@ -46,7 +46,7 @@ from diptych.api.openai.responses_schema import ResponsesRequest
 from diptych.api.openai.schema import ChatRequest, CompletionRequest, ImageRequest
 from diptych.api.protect import check_exposure, key_ring, protect
 from diptych.api.services import Services
-from diptych.api.tasks import TASK_BODIES, TASK_ROUTERS
+from diptych.api.tasks.routers import TASK_BODIES, TASK_ROUTERS
 from diptych.core.errors import InvalidRequest, Unavailable
 from diptych.core.logs import level_of, logging_to
 from diptych.library import Library

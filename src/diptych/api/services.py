@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from fastapi import Depends, Header
@@ -13,6 +13,7 @@ from diptych.api.auth import KeyRing, Principal, principal_of_scope
 from diptych.api.links import Links
 from diptych.api.native.pulls import Pulls
 from diptych.api.observe.observer import Observer
+from diptych.api.tasks.baselines import Baselines
 from diptych.core.errors import Forbidden, InvalidRequest
 from diptych.library import Library
 from diptych.schedule.dispatcher import Dispatcher
@@ -35,6 +36,7 @@ class Services:
     keys: KeyRing
     links: Links
     tools: Registry
+    baselines: Baselines = field(default_factory=Baselines)
 
 
 def services_of(connection: HTTPConnection) -> Services:

@@ -1,0 +1,13 @@
+"""The routes of all tasks, and their bodies."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel
+
+from diptych.api.tasks import classifications, classifiers, embeddings, fim, moderations, rerank
+
+TASK_ROUTERS = (embeddings.router, rerank.router, fim.router, classifications.router, classifiers.router,
+                moderations.router)
+TASK_BODIES: tuple[type[BaseModel], ...] = (
+    embeddings.EmbeddingsRequest, rerank.RerankRequest, fim.FimRequest, classifications.ClassificationsRequest,
+    classifiers.ClassifierRequest, moderations.ModerationsRequest, moderations.ChatModerationsRequest)
