@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
-from diptych.api.tasks import classifications, classifiers, embeddings, fim, moderations, rerank
+from diptych.api.tasks import classifications, classifiers, embeddings, fim, moderations, rerank, translate
 
 TASK_ROUTERS = (embeddings.router, rerank.router, fim.router, classifications.router, classifiers.router,
-                moderations.router)
+                moderations.router, translate.router)
 TASK_BODIES: tuple[type[BaseModel], ...] = (
     embeddings.EmbeddingsRequest, rerank.RerankRequest, fim.FimRequest, classifications.ClassificationsRequest,
-    classifiers.ClassifierRequest, moderations.ModerationsRequest, moderations.ChatModerationsRequest)
+    classifiers.ClassifierRequest, moderations.ModerationsRequest, moderations.ChatModerationsRequest,
+    translate.TranslateRequest)
