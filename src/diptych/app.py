@@ -30,7 +30,7 @@ from diptych.api.metered import MeteredDispatcher
 from diptych.api.native import agents, jobs, keys, models, system, tools
 from diptych.api.native.agents import AgentRequest
 from diptych.api.native.pulls import Pulls
-from diptych.api.native.schema import JobRequest, ModelRequest, PullRequest
+from diptych.api.native.schema import JobRequest, LoadRequest, ModelRequest, PullRequest
 from diptych.api.native.tools import ToolRequest
 from diptych.api.observe import routes as observing
 from diptych.api.observe.answers import WatchedDispatcher
@@ -69,9 +69,9 @@ LOG_FILE = "diptych.log"
 ROUTERS = (jobs.router, models.router, system.router, keys.router, observing.router, chat.router, completions.router,
            responses.router, messages.router,
            images.router, openai_models.router, agents.router, tools.router, *TASK_ROUTERS)
-BODIES: list[type[BaseModel]] = [JobRequest, ModelRequest, PullRequest, ChatRequest, CompletionRequest, ImageRequest,
-                                 ResponsesRequest, MessagesRequest, CountTokensRequest, AgentRequest, ToolRequest,
-                                 *TASK_BODIES]
+BODIES: list[type[BaseModel]] = [JobRequest, LoadRequest, ModelRequest, PullRequest, ChatRequest, CompletionRequest,
+                                 ImageRequest, ResponsesRequest, MessagesRequest, CountTokensRequest, AgentRequest,
+                                 ToolRequest, *TASK_BODIES]
 
 
 class ServingDispatcher(MeteredDispatcher, WatchedDispatcher):

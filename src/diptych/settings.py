@@ -71,10 +71,16 @@ class Settings(BaseSettings):
     caller_weights: dict[str, float] = Field(
         {}, description="turns that a caller gets for each turn of another; 1 for those not named")
     threads: int = Field(0, ge=0, description="compute threads of all runners together; 0: all cores")
-    memory_bytes: int = Field(0, ge=0, description="memory that models may use; 0: 80 % of the machine's")
+    text_threads: int = Field(
+        0, ge=0, description="of those, what a language model writes with; 0: half, the rest being for pictures")
+    memory_bytes: int = Field(
+        0, ge=0, description="memory that models may use; 0: 80 % of the machine's, or of the container's")
+    devices: tuple[str, ...] = Field(
+        ("cpu",), min_length=1, description="where image models may run, best first: cuda:0, rocm:0, xpu:0, mps, cpu")
+    plan_trace: Path | None = Field(None, description="a file that every memory plan is appended to, as JSON lines")
     warm_spare: bool = Field(True, description="keep a runner with its libraries imported and no model")
     runner_start_seconds: float = Field(120.0, gt=0, description="how long a runner may take to load its model")
-    runner_idle_seconds: float = Field(900.0, gt=0, description="idle runners end after this time")
+    runner_idle_seconds: float = Field(900.0, ge=0, description="idle runners end after this time; 0: never")
     runner_hang_seconds: float = Field(
         60.0, ge=1, description="a runner that neither answers nor computes for so long is ended")
     job_timeout_seconds: float = Field(3600.0, gt=0)

@@ -1,4 +1,4 @@
-"""The pure parts: who may hold memory, and who is served next."""
+"""The pure part of fairness: who is served next."""
 
 from __future__ import annotations
 
@@ -9,53 +9,7 @@ from hypothesis import strategies as st
 
 from diptych.core.jobs import Job, JobState, Priority
 from diptych.core.specs import ImageSpec
-from diptych.schedule.arbiter import Plan, Request, Resident, plan
 from diptych.schedule.fairness import order_heads, serving_order
-
-GB = 2**30
-
-
-def test_least_recently_used_idle_models_make_room() -> None:
-    residents = [Resident(model="old", bytes=4 * GB, last_used=1), Resident(model="new", bytes=4 * GB, last_used=2),
-                 Resident(model="busy", bytes=4 * GB, last_used=0, busy=True)]
-    assert plan(Request(model="x", bytes=2 * GB), residents, 14 * GB) == Plan(mode="load")
-    assert plan(Request(model="x", bytes=4 * GB), residents, 12 * GB) == Plan(mode="load", evict=("old",))
-    assert plan(Request(model="x", bytes=8 * GB), residents, 12 * GB) == Plan(mode="load", evict=("old", "new"))
-    assert plan(Request(model="x", bytes=9 * GB), residents, 12 * GB) == Plan(mode="wait", short=GB)
-    assert plan(Request(model="x", bytes=13 * GB), residents, 12 * GB) == Plan(mode="refuse", short=GB)
-    assert plan(Request(model="old", bytes=99 * GB), residents, 12 * GB) == Plan(mode="resident")
-
-
-def test_a_pinned_model_never_goes() -> None:
-    residents = [Resident(model="p", bytes=4 * GB, pinned=True)]
-    assert plan(Request(model="x", bytes=9 * GB), residents, 12 * GB).mode == "refuse"
-
-
-def test_no_more_is_evicted_than_needed() -> None:
-    residents = [Resident(model="small", bytes=1 * GB, last_used=1), Resident(model="large", bytes=8 * GB, last_used=2)]
-    assert plan(Request(model="x", bytes=8 * GB), residents, 9 * GB) == Plan(mode="load", evict=("large",))
-
-
-residents_strategy = st.lists(st.builds(
-    Resident, model=st.uuids().map(str), bytes=st.integers(0, 50), busy=st.booleans(), pinned=st.booleans(),
-    last_used=st.floats(0, 100)), max_size=8, unique_by=lambda r: r.model)
-
-
-@given(residents_strategy, st.integers(0, 120), st.integers(1, 100))
-def test_a_plan_keeps_within_the_budget(residents: list[Resident], size: int, budget: int) -> None:
-    made = plan(Request(model="x", bytes=size), residents, budget)
-    by_name = {resident.model: resident for resident in residents}
-    assert not any(by_name[model].busy or by_name[model].pinned for model in made.evict)
-    left = sum(resident.bytes for resident in residents if resident.model not in made.evict)
-    if made.mode == "load":
-        assert left + size <= budget
-        for model in made.evict:
-            assert left + size + by_name[model].bytes > budget, "it need not have gone"
-    elif made.mode == "wait":
-        movable = sum(r.bytes for r in residents if not r.busy and not r.pinned)
-        assert sum(r.bytes for r in residents) - movable + size > budget
-    else:
-        assert made.mode == "refuse" and size + sum(r.bytes for r in residents if r.pinned) > budget
 
 
 def job(number: int, caller: str, priority: Priority = Priority.INTERACTIVE) -> Job:

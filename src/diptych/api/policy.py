@@ -21,6 +21,7 @@ _RULES: tuple[tuple[str, tuple[str, ...] | None, str], ...] = (
     ("/api/collections", None, "chat"),
     ("/api/agents", None, "chat"),
     ("/api/tools", READING, "chat"),
+    ("/api/tools", None, "admin"),
     ("/sdapi", None, "images"),
     ("/api/jobs", READING, "jobs"),
     ("/api/jobs/*", None, "jobs"),

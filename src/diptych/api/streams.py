@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
+import time
 from collections.abc import AsyncGenerator, Coroutine
 from typing import Any, TypeVar
 
@@ -44,27 +44,34 @@ class EventStream(Response):
 
     async def _send(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        async with contextlib.aclosing(kept_alive(self._source)) as texts:
-            async for text in texts:
-                await send({"type": "http.response.body", "body": text.encode(errors="replace"), "more_body": True})
+        alive = _Alive(send)
+        try:
+            async for text in self._source:
+                await alive.send(text)
+        finally:
+            await _ended(alive.task)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def kept_alive(source: AsyncGenerator[str, None], seconds: float = ALIVE_SECONDS) -> AsyncGenerator[str, None]:
-    """The source's texts, with a comment whenever nothing came for `seconds`."""
-    coming: asyncio.Future[str] | None = None
-    try:
+class _Alive:
+    """Sends texts, and a comment whenever there was none for `ALIVE_SECONDS`."""
+
+    def __init__(self, send: Send) -> None:
+        self._send, self._lock, self._last = send, asyncio.Lock(), time.monotonic()
+        self.task = asyncio.ensure_future(self._comment())
+
+    async def send(self, text: str) -> None:
+        async with self._lock:
+            self._last = time.monotonic()
+            await self._send({"type": "http.response.body", "body": text.encode(errors="replace"), "more_body": True})
+
+    async def _comment(self) -> None:
         while True:
-            coming = asyncio.ensure_future(anext(source))
-            while not (await asyncio.wait([coming], timeout=seconds))[0]:
-                yield ": waiting\n\n"
-            try:
-                yield coming.result()
-            except StopAsyncIteration:
-                return
-    finally:
-        if coming is not None:
-            await _ended(coming)
+            silent = time.monotonic() - self._last
+            if silent >= ALIVE_SECONDS:
+                await self.send(": waiting\n\n")
+            else:
+                await asyncio.sleep(ALIVE_SECONDS - silent)
 
 
 async def attended(request: Request, work: Coroutine[Any, Any, Result]) -> Result:

@@ -37,7 +37,7 @@ def examine(settings: Settings, server: str | None) -> list[Finding]:
     from diptych.cli.checks_server import models, server_health
 
     return [
-        python_version(), *packages(), torch_flavour(), memory(), cores(settings), threads(),
+        python_version(), *packages(), torch_flavour(), memory(), devices(settings), cores(settings), threads(),
         data_folder(settings.data_dir), disk(settings.data_dir), *models(settings), *server_health(settings, server),
     ]
 
@@ -60,6 +60,27 @@ def memory() -> Finding:
     if found.available < LOW_MEMORY:
         return Finding("memory", "warn", seen, "enough for the starter models; larger ones will not fit")
     return Finding("memory", "ok", seen)
+
+
+def devices(settings: Settings) -> Finding:
+    """The devices that this machine computes on, and whether the settings name what is there."""
+    from diptych.core.errors import InvalidRequest
+    from diptych.schedule.devices import find_devices, memory_budgets
+
+    found = find_devices()
+    seen = "; ".join(
+        f"{one.name} {one.label}".rstrip() + f" {human_bytes(one.total)}"
+        + ("" if one.free is None else f", {human_bytes(one.free)} free")
+        + (f" (limit of the {one.limit})" if one.limit else "") for one in found)
+    try:
+        memory_budgets(settings, found)
+    except InvalidRequest as error:
+        return Finding("devices", "problem", f"{seen}; but {error.message}", "change the setting devices")
+    unused = [one.name for one in found if one.name != "cpu" and one.name not in settings.devices]
+    if unused:
+        return Finding("devices", "warn", f"{seen}; {', '.join(unused)} is not used",
+                       f"to use it for pictures, set devices to {unused[0]},cpu and install a torch for it")
+    return Finding("devices", "ok", seen)
 
 
 def cores(settings: Settings) -> Finding:

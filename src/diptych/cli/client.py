@@ -120,8 +120,8 @@ class Api:
         with self._faults():
             return found["models"], found["problems"]
 
-    def load(self, model: str) -> Any:
-        return self.request("POST", "/api/models/load", body={"model": model}, timeout=LONG)
+    def load(self, model: str, pinned: bool | None = None) -> Any:
+        return self.request("POST", "/api/models/load", body={"model": model, "pinned": pinned}, timeout=LONG)
 
     def unload(self, model: str) -> Any:
         return self.request("POST", "/api/models/unload", body={"model": model}, timeout=LONG)

@@ -78,10 +78,14 @@ def pull(
 
 
 @app.command()
-def load(model: Model, server: Server = None, data_dir: DataDir = None) -> None:
+def load(
+    model: Model, server: Server = None, data_dir: DataDir = None,
+    pin: Annotated[bool | None, typer.Option("--pin/--unpin", help=(
+        "Whether it stays until it is unloaded, whatever else wants its memory."), show_default=False)] = None,
+) -> None:
     """Load a model now, so that its first request does not wait."""
-    _with_running_server(model, server, data_dir, "load")
-    print(f"{model} is loaded")
+    _with_running_server(model, server, data_dir, "load", pin)
+    print(f"{model} is loaded" + (" and pinned" if pin else ""))
 
 
 @app.command()
@@ -105,7 +109,9 @@ def convert(
     raise typer.Exit(subprocess.run(command, stdin=subprocess.DEVNULL).returncode)
 
 
-def _with_running_server(model: str, server: str | None, data_dir: Any, action: str) -> None:
+def _with_running_server(
+    model: str, server: str | None, data_dir: Any, action: str, pin: bool | None = None,
+) -> None:
     """Loading makes sense only in a server that stays: none is started for it."""
     from diptych.cli.address import read_address
     from diptych.cli.client import Api
@@ -119,7 +125,7 @@ def _with_running_server(model: str, server: str | None, data_dir: Any, action: 
         raise CliError(f"no server runs on {settings.data_dir}, so there is nothing to {action} a model in; "
                        "start one with: diptych serve")
     with Api(url, None if server or address is None else address.key) as api:
-        api.load(model) if action == "load" else api.unload(model)
+        api.load(model, pin) if action == "load" else api.unload(model)
 
 
 def state_of(model: dict[str, Any]) -> str:

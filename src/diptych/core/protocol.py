@@ -1,7 +1,7 @@
 """The one protocol between the gateway and every runner (HTTP on 127.0.0.1, bearer token per process).
 
 `GET /health` → `Health`; `POST /load` (`LoadRequest`) gives a warm spare its model; `POST /run` (`RunRequest`) answers
-a stream of newline-delimited JSON events; `POST /cancel/{id}`; `POST /shutdown`.
+a stream of newline-delimited JSON events; `POST /cancel/{id}`; `POST /threads` (`ThreadsRequest`); `POST /shutdown`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ RunnerState = Literal["importing", "spare", "loading", "ready", "failed", "stopp
 
 
 class Health(BaseModel):
-    """`bytes_resident` and `bytes_peak` are the process's measured memory; `running` counts accepted requests."""
+    """`bytes_resident` and `bytes_peak` are the process's measured memory; `running` counts accepted requests;
+    `threads` is what it computes with, where it can tell. `passes`: bytes that each kind of pass took at most beyond
+    the loaded model, by "WIDTHxHEIGHTxPICTURES" or "WIDTHxHEIGHT decode"."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -27,6 +29,8 @@ class Health(BaseModel):
     running: int = 0
     bytes_resident: int = 0
     bytes_peak: int = 0
+    threads: int | None = None
+    passes: dict[str, int] = {}
     detail: str | None = None
 
 
@@ -38,6 +42,14 @@ class LoadRequest(BaseModel):
     card: Card
     threads: int = Field(ge=1)
     options: dict[str, float | int | str | bool] = {}
+
+
+class ThreadsRequest(BaseModel):
+    """Threads to compute with from the next step on."""
+
+    model_config = ConfigDict(frozen=True)
+
+    threads: int = Field(ge=1, le=4096)
 
 
 class RunRequest(BaseModel):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from diptych.core.events import Event
 from diptych.core.protocol import LoadRequest, RunRequest
@@ -40,4 +40,28 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """End all runs and free what the engine holds; no event is emitted after it returns."""
+        ...
+
+
+@runtime_checkable
+class Threaded(Protocol):
+    """An engine whose number of compute threads can change while it works."""
+
+    @property
+    def threads(self) -> int | None:
+        """None before a model is loaded."""
+        ...
+
+    def set_threads(self, threads: int) -> None:
+        """From the next step on. May be called from any thread, and does not block."""
+        ...
+
+
+@runtime_checkable
+class Measuring(Protocol):
+    """An engine that measures the memory of its work."""
+
+    def passes(self) -> dict[str, int]:
+        """Bytes that each kind of pass took at most beyond the loaded model: "WIDTHxHEIGHTxPICTURES" or
+        "WIDTHxHEIGHT decode"."""
         ...

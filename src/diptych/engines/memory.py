@@ -13,8 +13,17 @@ def resident_bytes() -> int:
     return int(psutil.Process().memory_info().rss)
 
 
+def reset_peak() -> bool:
+    """Begin a new peak now. Only Linux can; False elsewhere."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # see proc_pid_clear_refs(5)
+    except OSError:
+        return False
+    return True
+
+
 def peak_bytes() -> int:
-    """The most that was resident since the process began.
+    """The most that was resident since the process began, or since `reset_peak`.
 
     On Linux not `getrusage`: its maximum is inherited through `exec`, so a small child of a large parent reports the
     parent's size.

@@ -34,12 +34,12 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from diptych.core.errors import Conflict, DiptychError, InvalidRequest, TooLarge, Unavailable
-from diptych.core.events import Event, Failed, Finished
 from diptych.core.logs import bound, level_of, logging_to, run_fields
-from diptych.core.protocol import Health, LoadRequest, RunnerState, RunRequest
-from diptych.engines.base import Engine
+from diptych.core.protocol import Health, LoadRequest, RunnerState, RunRequest, ThreadsRequest
+from diptych.engines.base import Engine, Measuring, Threaded
 from diptych.engines.mailbox import Mailbox
 from diptych.engines.memory import peak_bytes, resident_bytes
+from diptych.engines.streaming import EventStream
 
 ENGINES = {
     "image": "diptych.engines.image.engine:ImageEngine",
@@ -49,8 +49,6 @@ ENGINES = {
 TOKEN_VARIABLE = "DIPTYCH_RUNNER_TOKEN"
 MAX_BODY = 64 * 1024 * 1024
 """Bytes of a request body. The gateway's own limit is lower; this one protects against a confused client."""
-CANCEL_SECONDS = 30.0
-"""How long an engine may take to end a run that is over its time before the client is told anyway."""
 CLOSE_SECONDS = 5.0
 """How long open streams and the engine may take to end when the process does."""
 KEEP_ALIVE_SECONDS = 24 * 3600
@@ -97,6 +95,7 @@ class RunnerApp:
             Route("/load", self.load, methods=["POST"]),
             Route("/run", self.run, methods=["POST"]),
             Route("/cancel/{id:path}", self.cancel, methods=["POST"]),
+            Route("/threads", self.threads, methods=["POST"]),
             Route("/shutdown", self.shutdown, methods=["POST"]),
         ]
         handlers = {
@@ -153,7 +152,7 @@ class RunnerApp:
             self._runs.pop(run.id, None)
             mailbox.close()
             raise
-        return _EventStream(self._engine, run, mailbox, lambda: self._runs.pop(run.id, None), fields)
+        return EventStream(self._engine, run, mailbox, lambda: self._runs.pop(run.id, None), fields)
 
     async def cancel(self, request: Request) -> Response:
         id = request.path_params["id"]
@@ -161,6 +160,15 @@ class RunnerApp:
         if cancelled and self._engine is not None:
             cancelled = await asyncio.to_thread(self._engine.cancel, id)
         return JSONResponse({"cancelled": cancelled})
+
+    async def threads(self, request: Request) -> Response:
+        """Compute with another number of threads from the next step on, where the engine can."""
+        wanted = await _read(request, ThreadsRequest)
+        applied = isinstance(self._engine, Threaded) and self._state == "ready"
+        if applied:
+            assert isinstance(self._engine, Threaded)
+            self._engine.set_threads(wanted.threads)
+        return JSONResponse({"applied": applied})
 
     async def shutdown(self, request: Request) -> Response:
         self._state = "stopping"
@@ -170,7 +178,9 @@ class RunnerApp:
     def _health(self, status: int = 200) -> Response:
         health = Health(
             state=self._state, engine=self._engine_name, model=self._load.card.id if self._load else None,
-            running=len(self._runs), bytes_resident=resident_bytes(), bytes_peak=peak_bytes(), detail=self._detail)
+            running=len(self._runs), bytes_resident=resident_bytes(), bytes_peak=peak_bytes(), detail=self._detail,
+            threads=self._engine.threads if isinstance(self._engine, Threaded) else None,
+            passes=self._engine.passes() if isinstance(self._engine, Measuring) else {})
         return Response(health.model_dump_json(), status, media_type="application/json")
 
     def _import(self) -> None:
@@ -207,70 +217,6 @@ class RunnerApp:
         self._state = "failed"
 
 
-class _EventStream(Response):
-    """The answer of `/run`. Cancels the run when its client goes, and when it is over its time."""
-
-    media_type = "application/x-ndjson"
-
-    def __init__(
-        self, engine: Engine, run: RunRequest, mailbox: Mailbox, done: Callable[[], object],
-        fields: dict[str, str | None],
-    ) -> None:
-        super().__init__()
-        del self.headers["content-length"]
-        self._engine, self._run, self._mailbox, self._done, self._fields = engine, run, mailbox, done, fields
-        self._timed_out = False
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with bound(**self._fields):
-            began = time.monotonic()
-            log.info("run begins")
-            await self._answer(receive, send)
-            log.info("run ended after %.2f s", time.monotonic() - began)
-
-    async def _answer(self, receive: Receive, send: Send) -> None:
-        sender = asyncio.ensure_future(self._send(send))
-        watchers = [asyncio.ensure_future(_disconnected(receive)), asyncio.ensure_future(self._watch_time())]
-        finished = False
-        try:
-            await asyncio.wait([sender, watchers[0]], return_when=asyncio.FIRST_COMPLETED)
-            finished = sender.done() and not sender.cancelled() and sender.exception() is None
-        finally:
-            for task in (sender, *watchers):
-                task.cancel()
-            if not finished:
-                await asyncio.shield(asyncio.to_thread(self._engine.cancel, self._run.id))
-            self._mailbox.close()
-            self._done()
-
-    async def _send(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        ended = False
-        while not ended:
-            events = [self._final(event) for event in await self._mailbox.take()]
-            ended = isinstance(events[-1], (Finished, Failed))
-            body = b"".join(event.model_dump_json().encode() + b"\n" for event in events)
-            await send({"type": "http.response.body", "body": body, "more_body": not ended})
-
-    async def _watch_time(self) -> None:
-        if self._run.timeout_seconds is None:
-            return
-        await asyncio.sleep(self._run.timeout_seconds)
-        self._timed_out = True
-        await asyncio.to_thread(self._engine.cancel, self._run.id)
-        await asyncio.sleep(CANCEL_SECONDS)
-        self._mailbox.put(self._timeout())
-
-    def _final(self, event: Event) -> Event:
-        if self._timed_out and isinstance(event, Finished) and event.reason == "cancelled":
-            return self._timeout()
-        return event
-
-    def _timeout(self) -> Failed:
-        return Failed(
-            message=f"not done within its time of {self._run.timeout_seconds:g} s", status=504, code="timeout")
-
-
 class _Authorized:
     """Lets only requests with the token through. Plain ASGI, so that streams are not wrapped."""
 
@@ -286,11 +232,6 @@ class _Authorized:
                 response = _error(401, message, "authentication_error", "invalid_api_key")
                 return await response(scope, receive, send)
         return await self._app(scope, receive, send)
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 async def _read(request: Request, model: type[Body]) -> Body:

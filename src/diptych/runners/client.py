@@ -5,21 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
 import httpx
 from pydantic import ValidationError
 
+from diptych.core.endings import until_set
 from diptych.core.errors import Unavailable
 from diptych.core.events import Event, Failed, Finished, parse_event
 from diptych.core.logs import bound_field
-from diptych.core.protocol import Health, LoadRequest, RunRequest
+from diptych.core.protocol import Health, LoadRequest, RunRequest, ThreadsRequest
 
 CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 30.0
 """How long any call but `run` may take. A runner answers these from its event loop, even while it computes."""
 SHUTDOWN_SECONDS = 3.0
+AFTER_END_SECONDS = 1.0
+"""How long what a runner sent before its end may take to be read."""
 POLL_SECONDS = (0.02, 0.5)
 """First and longest pause between two looks at a model that is being loaded."""
 
@@ -120,6 +123,13 @@ class RunnerClient:
             return False
         return bool(answer["cancelled"])
 
+    async def set_threads(self, threads: int) -> bool:
+        """Compute with so many threads from the next step on; False where the engine's number is set when its model is
+        loaded. Raises Unavailable when the runner does not answer."""
+        request = ThreadsRequest(threads=threads)
+        answer = await self._call("POST", "/threads", content=request.model_dump_json())
+        return bool(answer["applied"])
+
     async def shutdown(self) -> None:
         """Ask the process to end; no error if it already has."""
         with contextlib.suppress(Unavailable):
@@ -132,35 +142,13 @@ class RunnerClient:
     async def _lines(self, response: httpx.Response) -> AsyncGenerator[bytes, None]:
         """Whole lines of the stream; what follows the last line break was cut off by a death and is dropped."""
         rest = b""
-        async with contextlib.aclosing(self._chunks(response)) as chunks:
+        # The process may end and its socket stay open in some child. What it sent before is then still in the buffer.
+        raw = cast("AsyncGenerator[bytes, None]", response.aiter_raw())
+        async with contextlib.aclosing(until_set(raw, self._exited, AFTER_END_SECONDS)) as chunks:
             async for chunk in chunks:
                 *lines, rest = (rest + chunk).split(b"\n")
                 for line in lines:
                     yield line
-
-    async def _chunks(self, response: httpx.Response) -> AsyncGenerator[bytes, None]:
-        """Bytes of the stream; ends early when the process ends although its socket stays open in some child."""
-        chunks = response.aiter_raw()
-        exited = asyncio.ensure_future(self._exited.wait())
-        chunk: asyncio.Future[bytes] | None = None
-        try:
-            while True:
-                chunk = asyncio.ensure_future(anext(chunks))
-                await asyncio.wait([chunk, exited], return_when=asyncio.FIRST_COMPLETED)
-                if not chunk.done():
-                    # What was sent before the end is still in the socket's buffer.
-                    await asyncio.wait([chunk], timeout=1.0)
-                if not chunk.done():
-                    return
-                try:
-                    yield chunk.result()
-                except StopAsyncIteration:
-                    return
-        finally:
-            exited.cancel()
-            if chunk is not None and not chunk.done():
-                chunk.cancel()
-                await asyncio.wait([chunk])
 
     async def _call(self, method: str, path: str, **options: Any) -> Any:
         try:

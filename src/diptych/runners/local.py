@@ -25,6 +25,9 @@ Options = dict[str, float | int | str | bool]
 
 SPARE_ENGINE = "image"
 """The engine whose libraries take seconds to import."""
+SPINS = {"image": 30_000}
+"""By engine, how often a waiting thread looks again before it sleeps. Only for one that changes its number of threads
+between two steps, and so never has more than its share of the cores: docs/decisions/0006-processor-shares.md."""
 POLITE_SECONDS = 8.0
 TERMINATE_SECONDS = 3.0
 
@@ -134,8 +137,11 @@ class Launcher:
         self._engine_of = engine_of
         self._spare_engine = spare_engine
         self._spare: asyncio.Task[Runner] | None = None
+        self._spare_ends = False
         self._runners: set[Runner] = set()
         self._closed = False
+        self.spare_fits: Callable[[], bool] = lambda: True
+        """Says whether there is memory for a warm spare; asked before one is started."""
 
     async def start(self, card: Card, threads: int, options: Options | None = None) -> Runner:
         """A runner that serves `card`, with `threads` compute threads.
@@ -158,8 +164,26 @@ class Launcher:
 
     def warm(self) -> None:
         """Start the warm spare in the background, unless there is one or the settings want none."""
-        if self._settings.warm_spare and not self._closed and self._spare is None:
+        if self._settings.warm_spare and not self._closed and self._spare is None and self.spare_fits():
             self._spare = asyncio.ensure_future(self._spawn(self._spare_engine, self._threads()))
+
+    @property
+    def has_spare(self) -> bool:
+        """Whether a spare is there, or being started."""
+        return self._spare is not None
+
+    async def end_spare(self) -> None:
+        """End the warm spare, if there is one, and wait until its memory is free."""
+        if self._spare is None:
+            return
+        self._spare_ends, spare = True, self._spare
+        try:
+            with contextlib.suppress(Unavailable):
+                await self._discard(await asyncio.shield(spare))
+        finally:
+            self._spare_ends = False
+            if self._spare is spare:
+                self._spare = None
 
     async def close(self) -> None:
         """End the spare and every runner that was started here."""
@@ -170,7 +194,7 @@ class Launcher:
         await asyncio.gather(*(self._discard(runner) for runner in list(self._runners)))
 
     async def _take_spare(self, engine: str) -> Runner | None:
-        if engine != self._spare_engine or self._spare is None:
+        if engine != self._spare_engine or self._spare is None or self._spare_ends:
             return None
         spare, self._spare = self._spare, None
         try:
@@ -195,7 +219,7 @@ class Launcher:
                     sys.executable, "-m", "diptych.engines.server", "--engine", engine,
                     "--log-level", self._settings.log_level, "--log-format", "json", "--id", id,
                     stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=file,
-                    env=runner_environment(token, threads),
+                    env=runner_environment(token, threads, SPINS.get(engine, 0)),
                     start_new_session=True)  # so that Ctrl-C in a terminal reaches the gateway alone
         except OSError as error:
             raise Unavailable(f"the runner process could not be started: {error.strerror or error}") from error
@@ -228,15 +252,19 @@ class Launcher:
         return self._settings.threads or os.cpu_count() or 1
 
 
-def runner_environment(token: str, threads: int) -> dict[str, str]:
+def runner_environment(token: str, threads: int, spins: int = 0) -> dict[str, str]:
     """This process's environment and what makes a runner a good neighbour: a bounded number of threads that sleep
-    while they wait (threads that spin slow the other panel many times over), and no calls to model hubs."""
+    while they wait (threads that spin slow the other panel many times over), and no calls to model hubs.
+
+    Args:
+        spins: times that a waiting thread of OpenMP looks again before it sleeps.
+    """
     count = str(threads)
     return {
         **os.environ,
         "DIPTYCH_RUNNER_TOKEN": token,
         "OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "OPENBLAS_NUM_THREADS": count,
-        "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0",
+        "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": str(spins), "KMP_BLOCKTIME": "0",
         "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1", "TOKENIZERS_PARALLELISM": "false",
         "PYTHONUNBUFFERED": "1",
     }

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Collection
 
 from diptych.core.cards import Card
-from diptych.core.checks import check, picture_size
+from diptych.core.checks import check
 from diptych.core.errors import Conflict, DiptychError, InvalidRequest, NotFound, Unavailable
 from diptych.core.events import Event, Failed, Finished, Started
 from diptych.core.jobs import Job, JobState, Priority
@@ -26,7 +25,7 @@ from diptych.schedule.heart import Heart
 from diptych.schedule.hub import Hub
 from diptych.schedule.live import answer
 from diptych.schedule.outlook import Outlook, Place
-from diptych.schedule.placing import cards_of, is_newcomer
+from diptych.schedule.placing import cards_of, is_newcomer, settled, shape_of
 from diptych.schedule.pool import Held, RunnerInfo, RunnerPool
 from diptych.schedule.speeds import NAME, Speeds, Work, work_of
 from diptych.schedule.suspects import Disk, Suspects
@@ -166,10 +165,8 @@ class Dispatcher:
         """
         card = await asyncio.to_thread(self._library.get, spec.model)
         check(spec, card)
-        self._pool.check_fits(card)
-        width, height = picture_size(spec, card)
-        seed = secrets.randbelow(2**32) if spec.seed < 0 else spec.seed
-        spec = spec.model_copy(update={"width": width, "height": height, "seed": seed, "model": card.id})
+        spec = settled(spec, card)
+        self._pool.check_fits(card, shape_of(spec))
         id = new_id()
         self._wanted[id] = time.monotonic()
         try:
@@ -245,12 +242,13 @@ class Dispatcher:
             async for event in events:
                 yield event
 
-    async def load(self, model: str) -> RunnerInfo:
-        """Have a model ready. Raises NotFound, InvalidRequest, Unavailable."""
+    async def load(self, model: str, pinned: bool | None = None) -> RunnerInfo:
+        """Have a model ready. `pinned`: it is not ended for another model, or for being idle; None leaves that as it
+        is. Raises NotFound, InvalidRequest, Unavailable."""
         card = await asyncio.to_thread(self._library.get, model)
         if card.format == "upstream":
             raise InvalidRequest(f"model {card.id!r} is on another server, nothing is loaded here", param="model")
-        return await self._pool.load(card)
+        return await self._pool.load(card, pinned)
 
     async def unload(self, model: str) -> None:
         """End a model's runner. Raises NotFound for an unknown model, Conflict when it is not loaded."""
@@ -262,9 +260,9 @@ class Dispatcher:
         return self._pool.infos()
 
     @property
-    def memory_budget(self) -> int:
-        """Bytes that all models together may use."""
-        return self._pool.budget
+    def memory_budgets(self) -> dict[str, int]:
+        """Bytes for all models, by device."""
+        return self._pool.budgets
 
     async def queue(self, limit: int = SHOWN_JOBS) -> list[tuple[Job, int, float | None]]:
         """The first `limit` queued jobs in serving order with position (0: next) and the seconds until each will be
@@ -311,7 +309,7 @@ class Dispatcher:
                     continue  # whoever accepted it has the model
                 if isinstance(card, DiptychError):
                     raise card
-                held = self._pool.want(card, self._wanted.get(job.id, self._began))
+                held = self._pool.want(card, self._wanted.get(job.id, self._began), job.shape)
             except DiptychError as error:
                 await self._refuse(job, error)
                 return True

@@ -1,16 +1,32 @@
-"""What a place in the queue is looked at with: the cards of the models that are waited for, and who is beside whom."""
+"""What a place in the queue is given and looked at with: a spec that is settled, the cards of the models that are
+waited for, and who is beside whom."""
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable
 
 from diptych.core.cards import Card
+from diptych.core.checks import picture_size
 from diptych.core.errors import DiptychError
 from diptych.core.jobs import Priority
+from diptych.core.specs import ImageSpec
 from diptych.library import Library
 from diptych.schedule.execution import Execution
 from diptych.schedule.fairness import CLASSES
 from diptych.store.lines import Waiting
+
+
+def settled(spec: ImageSpec, card: Card) -> ImageSpec:
+    """The spec with its size in pixels, its seed and its model's id, so that it is the same job whenever it runs."""
+    width, height = picture_size(spec, card)
+    seed = secrets.randbelow(2**32) if spec.seed < 0 else spec.seed
+    return spec.model_copy(update={"width": width, "height": height, "seed": seed, "model": card.id})
+
+
+def shape_of(spec: ImageSpec) -> str:
+    """"WxH" in pixels of a settled spec."""
+    return f"{spec.width}x{spec.height}"
 
 
 def cards_of(library: Library, models: Iterable[str]) -> dict[str, Card | DiptychError]:

@@ -54,16 +54,18 @@ class Line:
 
 @dataclass(frozen=True)
 class Waiting:
-    """A queued job, as much of it as its place depends on. `seq` grows with every job that is accepted."""
+    """A queued job, as much of it as its place depends on. `seq` grows with every job that is accepted; `shape` is
+    "WxH" in pixels."""
 
     seq: int
     id: str
     priority: Priority
     caller: str
     model: str
+    shape: str
 
 
-_BRIEF = (jobs.c.seq, jobs.c.id, jobs.c.priority, jobs.c.caller, jobs.c.model)
+_BRIEF = (jobs.c.seq, jobs.c.id, jobs.c.priority, jobs.c.caller, jobs.c.model, jobs.c.shape)
 
 
 def size_of(spec: ImageSpec) -> dict[str, Any]:
@@ -243,4 +245,5 @@ def _models(connection: Connection) -> dict[tuple[str, str], list[str]]:
 
 
 def _brief(rows: Iterable[Any]) -> list[Waiting]:
-    return [Waiting(seq, id, Priority(priority), caller, model) for seq, id, priority, caller, model in rows]
+    return [Waiting(seq, id, Priority(priority), caller, model, shape)
+            for seq, id, priority, caller, model, shape in rows]

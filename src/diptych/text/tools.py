@@ -57,7 +57,7 @@ def offer_of(spec: ChatSpec, dialect: Dialect, form: Form | None) -> Offer:
     if dialect.bare and not forced:
         dialect = GENERIC if form is not None else dialect
     # A model that was never taught to call repeats itself rather than choose to end.
-    once = isinstance(spec.tool_choice, NamedChoice) or (forced and dialect is GENERIC)
+    once = isinstance(spec.tool_choice, NamedChoice) or dialect is GENERIC
     parallel = spec.parallel_tool_calls and not once
     rules = dialect.rules([(name, schema.rule) for name, schema in schemas.items()], parallel)
     grammar = _start(dialect, rules, None if forced else form, forced)

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from diptych.api.body import json_body
 from diptych.api.docs import body_of
 from diptych.api.native.convert import model_view
-from diptych.api.native.schema import ModelList, ModelRequest, ModelView, PullRequest, Unloaded
+from diptych.api.native.schema import LoadRequest, ModelList, ModelRequest, ModelView, PullRequest, Unloaded
 from diptych.api.services import Having, Services
 from diptych.api.streams import EventStream, attended, sse
 from diptych.core.cards import Card
@@ -32,12 +32,13 @@ async def list_models(services: Having) -> ModelList:
     return ModelList(models=[model_view(card, runners) for card in cards], problems=problems)
 
 
-@router.post("/load", openapi_extra=body_of(ModelRequest))
+@router.post("/load", openapi_extra=body_of(LoadRequest))
 async def load(
-    request: Request, services: Having, body: Annotated[ModelRequest, json_body(ModelRequest)],
+    request: Request, services: Having, body: Annotated[LoadRequest, json_body(LoadRequest)],
 ) -> RunnerInfo:
-    """Load a model now, so that its first request does not wait. Answers when it can serve."""
-    return await attended(request, services.dispatcher.load(body.model))
+    """Load a model now, so that its first request does not wait. Answers when it can serve. A pinned one stays until
+    it is unloaded."""
+    return await attended(request, services.dispatcher.load(body.model, body.pinned))
 
 
 @router.post("/unload", openapi_extra=body_of(ModelRequest))

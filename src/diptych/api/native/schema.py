@@ -55,6 +55,15 @@ class ModelRequest(Body):
     model: ModelId
 
 
+class LoadRequest(Body):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"model": "starter-text", "pinned": True}]})
+
+    model: ModelId
+    pinned: bool | None = Field(None, description=(
+        "true: it stays until it is unloaded, whatever else wants its memory; false: it may go again; left out: as it "
+        "was"))
+
+
 class PullRequest(Body):
     model_config = ConfigDict(json_schema_extra={"examples": [{"model": "starter-text", "stream": True}]})
 
@@ -144,15 +153,20 @@ class Unloaded(BaseModel):
 
 
 class Device(BaseModel):
-    """Where models run. Bytes; `memory_for_models` is the budget of all models together, `memory_leased` what of it
-    is promised, `memory_measured` what their processes were found to hold; `busy_percent` of all cores together."""
+    """Where models run. Bytes; `memory_for_models` is the budget of all models together (0: the settings do not use
+    this device), `memory_leased` what of it is promised, `memory_measured` what their processes were found to hold;
+    `memory_free` is null where the driver does not tell; `memory_limit` says what bounds the total, if not the
+    hardware; `busy_percent` of all cores together. `cores` and `threads` are 0 for all but the CPU."""
 
     name: str
-    cores: int
-    threads: int
+    kind: Literal["cpu", "cuda", "rocm", "xpu", "mps"] = "cpu"
+    label: str = ""
+    cores: int = 0
+    threads: int = 0
     memory_total: int
-    memory_free: int
+    memory_free: int | None
     memory_for_models: int
+    memory_limit: str | None = None
     memory_leased: int = 0
     memory_measured: int = 0
     busy_percent: float | None = None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import AsyncGenerator
 
-from diptych.core.events import Event, Failed
+from diptych.core.endings import until_set
+from diptych.core.events import Event, Failed, Finished
 from diptych.schedule.dispatcher import Dispatcher
 
 LOOK_SECONDS = 0.05
@@ -60,22 +62,9 @@ class Lifecycle:
 
 async def until_ending(source: AsyncGenerator[Event, None], ending: asyncio.Event) -> AsyncGenerator[Event, None]:
     """The source's events; when `ending` is set first, a `Failed` instead of those that are missing."""
-    over = asyncio.ensure_future(ending.wait())
-    coming: asyncio.Future[Event] | None = None
-    try:
-        while True:
-            coming = asyncio.ensure_future(anext(source))
-            await asyncio.wait([coming, over], return_when=asyncio.FIRST_COMPLETED)
-            if not coming.done():
-                yield Failed(message="the server ends; ask again when it is back", status=503, code="server_ending")
-                return
-            try:
-                yield coming.result()
-            except StopAsyncIteration:
-                return
-    finally:
-        over.cancel()
-        if coming is not None and not coming.done():
-            coming.cancel()
-            await asyncio.wait([coming])
-        await source.aclose()
+    last: Event | None = None
+    async with contextlib.aclosing(until_set(source, ending)) as events:
+        async for last in events:
+            yield last
+    if ending.is_set() and not isinstance(last, Finished | Failed):
+        yield Failed(message="the server ends; ask again when it is back", status=503, code="server_ending")

@@ -18,6 +18,7 @@ from diptych.api.native.schema import Device
 from diptych.api.observe.jobs import PANEL
 from diptych.api.observe.metrics import Metrics
 from diptych.core.jobs import JobState, Priority
+from diptych.schedule.devices import find_devices
 from diptych.schedule.pool import RunnerInfo
 
 if TYPE_CHECKING:
@@ -86,5 +87,6 @@ class Snapshots:
                 self._counts = await asyncio.to_thread(
                     lambda: (services.store.counts(), services.store.queue_lengths()))
                 self._counted = time.monotonic()
-        return Snapshot(services.observer.metrics, *self._counts, services.dispatcher.runners(), devices(services),
-                        draining)
+        found = await asyncio.to_thread(find_devices)
+        return Snapshot(services.observer.metrics, *self._counts, services.dispatcher.runners(),
+                        devices(services, found), draining)

@@ -70,11 +70,13 @@ async def list_classifiers(services: Having, caller: Caller) -> dict[str, Any]:
 
 @router.get("/{name}")
 async def read(services: Having, caller: Caller, name: str) -> dict[str, Any]:
+    """What it was calibrated to, and the calibration error before and after."""
     return view(await asyncio.to_thread(ClassifierStore(services.settings.data_dir).get, caller, name))
 
 
 @router.delete("/{name}")
 async def delete(services: Having, caller: Caller, name: str) -> dict[str, Any]:
+    """Forget it."""
     await asyncio.to_thread(ClassifierStore(services.settings.data_dir).delete, caller, name)
     return {"name": name, "deleted": True}
 

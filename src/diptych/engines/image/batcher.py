@@ -20,6 +20,7 @@ from diptych.core.errors import Conflict, DiptychError, Unavailable
 from diptych.core.events import Event, Failed, Finished, Metrics, Preview
 from diptych.core.logs import run_fields
 from diptych.engines.image.model import ImageModel
+from diptych.engines.image.passes import PassMemory
 from diptych.engines.image.png import base64_png
 from diptych.engines.image.preview import LatentPreview
 from diptych.engines.image.run import Lane, Run
@@ -65,13 +66,18 @@ class Batcher:
     Args:
         cap: most pictures in one step.
         threads: of torch, for this thread's computations.
+        pixels: most pixels of all pictures in one pass, which holds one picture at least; None: any.
     """
 
-    def __init__(self, model: ImageModel, samplers: SamplerFactory, cap: int, threads: int) -> None:
+    def __init__(
+        self, model: ImageModel, samplers: SamplerFactory, cap: int, threads: int, pixels: int | None = None,
+    ) -> None:
         self._model = model
         self._samplers = samplers
         self._cap = cap
         self._threads = threads
+        self._pixels = pixels
+        self._memory = PassMemory(model.device)
         self._preview = LatentPreview(model)
         self._runs: dict[str, Run] = {}
         self._denoised: deque[Lane] = deque()
@@ -80,6 +86,19 @@ class Batcher:
         self._closing = False
         self._thread = threading.Thread(target=self._main, name="image-batcher", daemon=True)
         self._thread.start()
+
+    @property
+    def threads(self) -> int:
+        return self._threads
+
+    def set_threads(self, threads: int) -> None:
+        """Of torch, from the next step on."""
+        self._threads = threads
+
+    @property
+    def passes(self) -> dict[str, int]:
+        """See `Measuring`."""
+        return self._memory.found
 
     def add(self, run: Run) -> None:
         """Take a run; raises Conflict when one of the same id is there, Unavailable after `close`."""
@@ -107,13 +126,16 @@ class Batcher:
         self._thread.join()
 
     def _main(self) -> None:
-        torch.set_num_threads(self._threads)
+        threads = 0
         while True:
             with self._wake:
                 self._wake.wait_for(lambda: self._closing or bool(self._runs))
                 runs = list(self._runs.values())
                 if self._closing:
                     break
+            if threads != self._threads:
+                threads = self._threads
+                torch.set_num_threads(threads)
             with torch.inference_mode():
                 self._tick(runs)
         for run in runs:
@@ -130,7 +152,8 @@ class Batcher:
         for lane in stepped:
             groups.setdefault(lane.group, []).append(lane)
         for lanes in groups.values():
-            self._step(lanes)
+            for together in self._portions(lanes):
+                self._step(together)
         self._denoised.extend(lane for lane in stepped if lane.sampler.done and not lane.run.ended)
         self._tell(runs)
         self._decode(deadline=2 * time.monotonic() - began)
@@ -205,6 +228,21 @@ class Batcher:
             except Exception as error:
                 self._fail(lane.run, error)
 
+    def _portions(self, lanes: list[Lane]) -> list[list[Lane]]:
+        """Lanes of one group, as many together as memory was promised for."""
+        if self._pixels is None:
+            return [lanes]
+        most = max(1, self._pixels // self._pixels_of(lanes[0]))
+        return [lanes[start:start + most] for start in range(0, len(lanes), most)]
+
+    def _pixels_of(self, lane: Lane) -> int:
+        width, height = self._size(lane)
+        return width * height
+
+    def _size(self, lane: Lane) -> tuple[int, int]:
+        _, _, height, width = lane.latents.shape
+        return width * self._model.scale_factor, height * self._model.scale_factor
+
     def _predict(self, lanes: list[Lane]) -> list[torch.Tensor]:
         """Guided predictions (1, C, h, w) of all lanes, from one UNet pass over all their rows."""
         began = time.monotonic()
@@ -218,9 +256,11 @@ class Batcher:
             times += [lane.sampler.timestep] * len(texts)
             scales += [guidance] * len(texts)
         device = self._model.device
-        rows = self._model.predict(
-            torch.cat(latents), torch.tensor(times, device=device), torch.cat(contexts),
-            torch.tensor(scales, device=device))
+        width, height = self._size(lanes[0])
+        with self._memory.measured(f"{width}x{height}x{len(lanes)}"):
+            rows = self._model.predict(
+                torch.cat(latents), torch.tensor(times, device=device), torch.cat(contexts),
+                torch.tensor(scales, device=device))
         predictions, position = [], 0
         for lane, pair in zip(lanes, guided, strict=True):
             prediction = rows[position:position + 1]
@@ -236,9 +276,7 @@ class Batcher:
 
     def _show(self, lane: Lane) -> None:
         assert lane.final is not None
-        _, _, height, width = lane.latents.shape
-        side = self._model.scale_factor
-        png = base64_png(self._preview.pixels(lane.final), (width * side, height * side))
+        png = base64_png(self._preview.pixels(lane.final), self._size(lane))
         lane.run.tell(Preview(index=lane.index, step=lane.sampler.step, png=png))
 
     def _decode(self, deadline: float) -> None:
@@ -251,7 +289,9 @@ class Batcher:
                 continue
             began = time.monotonic()
             try:
-                pixels = self._model.decode(lane.latents)
+                width, height = self._size(lane)
+                with self._memory.measured(f"{width}x{height} decode"):
+                    pixels = self._model.decode(lane.latents)
                 lane.run.decode_seconds += time.monotonic() - began
                 lane.run.finish_picture(lane, pixels)
             except Exception as error:

@@ -43,14 +43,27 @@ class ImageEngine:
             raise Conflict("this runner holds a model already")
         torch.set_num_threads(request.threads)
         load_model = _family(request.card.family)
-        device = torch.device(str(request.options.get("device", "cpu")))
+        name = str(request.options.get("device", "cpu"))
+        device = torch.device(name.replace("rocm", "cuda"))  # torch calls AMD's devices so, too
         model = load_model(request.card.path, device, _dtype(request.options.get("dtype", DTYPES[0])))
         self._model = model
         self._card = request.card.model_copy(
             update={"size": request.card.size or model.size, "multiple": request.card.multiple or model.multiple})
         self._samplers = SamplerFactory(model.scheduler_config)
         cap = int(request.options.get("image_batch", DEFAULT_BATCH))
-        self._batcher = Batcher(model, self._samplers, max(cap, 1), request.threads)
+        pixels = int(request.options.get("batch_pixels", 0))
+        self._batcher = Batcher(model, self._samplers, max(cap, 1), request.threads, pixels or None)
+
+    @property
+    def threads(self) -> int | None:
+        return None if self._batcher is None else self._batcher.threads
+
+    def set_threads(self, threads: int) -> None:
+        if self._batcher is not None:
+            self._batcher.set_threads(threads)
+
+    def passes(self) -> dict[str, int]:
+        return {} if self._batcher is None else self._batcher.passes
 
     def submit(self, request: RunRequest, emit: Emit) -> None:
         if self._batcher is None or self._samplers is None or self._card is None or self._model is None:
