@@ -16,7 +16,7 @@ from diptych.text.calibrate import Scale, calibration_error, fit_multi, fit_sing
 from diptych.text.classify import baseline_of, independent, probabilities
 
 MODEL = "starter-text"
-CLASSES, FITS = "/v1/classifications", "/api/classifiers"
+CLASSES, CHATS, FITS = "/v1/classifications", "/v1/chat/classifications", "/api/classifiers"
 MOODS = ["positive", "negative"]
 KNOWN = [("I love this film, it is wonderful!", 0), ("Terrible food and rude staff.", 1),
          ("What a great day, I am so happy.", 0), ("I hate waiting, it was awful.", 1),
@@ -24,6 +24,7 @@ KNOWN = [("I love this film, it is wonderful!", 0), ("Terrible food and rude sta
 RECORDS = [{"text": text, "label": MOODS[mood]} for text, mood in KNOWN]
 GOOD: dict[str, dict[str, Any]] = {
     CLASSES: {"model": MODEL, "input": "a", "labels": MOODS},
+    CHATS: {"model": MODEL, "input": [{"role": "user", "content": "a"}], "labels": MOODS},
     FITS: {"name": "bad", "model": MODEL, "labels": MOODS, "data": RECORDS},
 }
 BAD: list[tuple[Any, ...]] = [
@@ -39,6 +40,15 @@ BAD: list[tuple[Any, ...]] = [
     (CLASSES, "examples", "a"), (CLASSES, "examples", ["a"], "examples[0]"),
     (CLASSES, "examples", [{"text": "a", "label": "other"}], "examples[0].label"), (CLASSES, "threshold", 0.5),
     (CLASSES, "temperature", 0), (CLASSES, "multi_label", "yes"), (CLASSES, "inputs", "b"),
+    (CHATS, "model", NOT_THERE), (CHATS, "model", "nothing", "model", 404), (CHATS, "labels", ["a"]),
+    (CHATS, "input", NOT_THERE), (CHATS, "input", "a"), (CHATS, "input", []), (CHATS, "input", {}, "input.messages"),
+    (CHATS, "input", {"messages": []}, "input.messages"), (CHATS, "input", [[]], "input[0]"),
+    (CHATS, "input", [{"role": "user"}], "input[0].content"), (CHATS, "input", [5], "input[0]"),
+    (CHATS, "input", [{"role": "nobody", "content": "a"}], "input[0].role"),
+    (CHATS, "input", {"messages": [{"role": "user", "content": [{"type": "audio"}]}]},
+     "input.messages[0].content[0].type"),
+    (CHATS, "input", [{"messages": [{"role": "user", "content": "a"}]}, {"messages": 5}], "input[1].messages"),
+    (CHATS, "input", [{"role": "user", "content": "word " * 2000}]), (CHATS, "messages", []),
     (FITS, "name", "../x"), (FITS, "name", "A"), (FITS, "name", NOT_THERE), (FITS, "model", "nothing", "model", 404),
     (FITS, "data", NOT_THERE, "jsonl"), (FITS, "data", RECORDS[:3]), (FITS, "data", [*RECORDS, 5], "data[6]"),
     (FITS, "data", [*RECORDS, {"text": "a", "label": "other"}], "data[6].label"), (FITS, "holdout", 0),
@@ -97,6 +107,24 @@ def test_moods(http: httpx.Client) -> None:
     assert flat["positive"] == pytest.approx(0.5, abs=0.02)
     again = http.post(CLASSES, json=body).json()["results"][0]["label"]["scores"]
     assert again["positive"] == pytest.approx(found[0]["scores"]["positive"], abs=0.02)
+
+
+def test_conversations(http: httpx.Client, url: str) -> None:
+    """One message counts as its text does; of several it is told who says what. Mistral's own client reads it."""
+    talk: Any = {"messages": [{"role": "user", "content": KNOWN[0][0]}]}
+    both = http.post(CHATS, json={"model": MODEL, "labels": MOODS, "input": [talk, {"messages": [
+        {"role": "user", "content": [{"type": "text", "text": "How was it?"}]},
+        {"role": "assistant", "content": KNOWN[1][0]}]}]}).json()["results"]
+    assert [one["label"]["label"] for one in both] == MOODS
+    alone = http.post(CLASSES, json={"model": MODEL, "labels": MOODS, "input": KNOWN[0][0]}).json()["results"][0]
+    assert both[0]["label"]["scores"]["positive"] == pytest.approx(alone["label"]["scores"]["positive"], abs=0.02)
+    listed = http.post(CHATS, json={"model": MODEL, "labels": MOODS, "messages": talk["messages"]}).json()["results"]
+    assert listed[0]["label"]["label"] == "positive"
+    http.post(FITS, json={"name": "talk", "model": MODEL, "data": RECORDS})
+    with Mistral(api_key="none", server_url=url, timeout_ms=120_000) as client:
+        told = client.classifiers.classify_chat(model="classifier:talk", input=talk)
+    assert told.results[0]["label"].scores["positive"] > 0.5
+    assert http.delete(f"{FITS}/talk").status_code == 200
 
 
 def test_labels_with_descriptions_and_examples(http: httpx.Client) -> None:

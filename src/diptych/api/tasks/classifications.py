@@ -19,6 +19,7 @@ from diptych.api.services import Caller, Having, Services
 from diptych.api.streams import attended
 from diptych.api.tasks.classify import logits, question_of, texts_in
 from diptych.api.tasks.data import text_card
+from diptych.api.tasks.talks import TALKS, talks_in
 from diptych.core.errors import InvalidRequest
 from diptych.text.calibrate import Scale
 from diptych.text.classify import Question, independent, probabilities
@@ -41,17 +42,32 @@ class LabelFields(Compatible):
     multi_label: Flag = Field(None, description="any number of labels may fit; each has a probability of its own")
 
 
-class ClassificationsRequest(LabelFields):
-    model_config = ConfigDict(json_schema_extra={"examples": [{
-        "model": "starter-text", "input": "I love this film!", "labels": ["positive", "negative"]}]})
-
+class LabelledRequest(LabelFields):
     model: Annotated[str | None, Field(min_length=1, max_length=300)] = Field(
         None, description="id of a model, or classifier:NAME")
     classifier: str | None = Field(None, min_length=1, max_length=200, description="a calibrated one, by its name")
-    input: Annotated[Any, WithJsonSchema(_TEXTS)] = Field(None, description="up to 256 texts")
-    inputs: Annotated[Any, WithJsonSchema(_TEXTS)] = Field(None, description="another name of input")
     temperature: Number = Field(None, gt=0.0, le=1000.0, description="over 1: less sure; instead of a calibrated one")
     threshold: Number = Field(None, ge=0.0, le=1.0, description="of multi_label; 0.5 when left out")
+
+
+class ClassificationsRequest(LabelledRequest):
+    model_config = ConfigDict(json_schema_extra={"examples": [{
+        "model": "starter-text", "input": "I love this film!", "labels": ["positive", "negative"]}]})
+
+    input: Annotated[Any, WithJsonSchema(_TEXTS)] = Field(None, description="up to 256 texts")
+    inputs: Annotated[Any, WithJsonSchema(_TEXTS)] = Field(None, description="another name of input")
+
+
+class ChatClassificationsRequest(LabelledRequest):
+    model_config = ConfigDict(json_schema_extra={"examples": [{
+        "model": "starter-text", "labels": ["question", "complaint"], "input": {"messages": [
+            {"role": "user", "content": "My parcel is broken. Do something!"}]}}]})
+
+    input: Annotated[Any, WithJsonSchema(TALKS)] = Field(
+        None, description="a conversation ({messages}, or a list of messages), or up to 256 of them")
+    inputs: Annotated[Any, WithJsonSchema(TALKS)] = Field(None, description="another name of input")
+    messages: Annotated[Any, WithJsonSchema({"type": "array", "items": {"type": "object"}})] = Field(
+        None, description="one conversation, as chat takes it")
 
 
 @router.post("/classifications", openapi_extra=body_of(ClassificationsRequest))
@@ -60,13 +76,31 @@ async def classifications(
     body: Annotated[ClassificationsRequest, json_body(ClassificationsRequest)],
 ) -> Response:
     """How probable each label is for each text, by the likelihoods that the model gives them."""
-    return JSONResponse(await attended(request, _answer(services, body, caller)))
-
-
-async def _answer(services: Services, body: ClassificationsRequest, caller: str) -> dict[str, Any]:
-    classifier = await _classifier(services, body, caller)
     name = "input" if body.inputs is None else "inputs"
-    texts = texts_in(same(body, "input", "inputs"), name)
+    given = same(body, "input", "inputs")
+    texts = [(name if isinstance(given, str) else f"{name}[{index}]", text)
+             for index, text in enumerate(texts_in(given, name))]
+    return JSONResponse(await attended(request, _answer(services, body, texts, caller)))
+
+
+@router.post("/chat/classifications", openapi_extra=body_of(ChatClassificationsRequest))
+async def chat_classifications(
+    request: Request, services: Having, caller: Caller,
+    body: Annotated[ChatClassificationsRequest, json_body(ChatClassificationsRequest)],
+) -> Response:
+    """The same for conversations, each taken as a whole."""
+    given = [(name, value) for name in ("input", "inputs", "messages") if (value := getattr(body, name)) is not None]
+    if len(given) > 1:
+        raise InvalidRequest(f"{given[0][0]} is there too; give one of them", param=given[1][0])
+    name, value = given[0] if given else ("input", None)
+    return JSONResponse(await attended(request, _answer(services, body, talks_in(value, name), caller)))
+
+
+async def _answer(
+    services: Services, body: LabelledRequest, texts: list[tuple[str, str]], caller: str,
+) -> dict[str, Any]:
+    """`texts`: what the client calls each, and the text."""
+    classifier = await _classifier(services, body, caller)
     if classifier is None:
         if body.model is None:
             raise InvalidRequest("model is missing", param="model", code="missing_required_parameter")
@@ -79,9 +113,7 @@ async def _answer(services: Services, body: ClassificationsRequest, caller: str)
     if body.temperature is not None:
         scale = Scale(body.temperature)
     card = await text_card(services, model)
-    several = not isinstance(same(body, "input", "inputs"), str)
-    found = await logits(services, card, question, texts, caller,
-                         lambda index: f"{name}[{index}]" if several else name)
+    found = await logits(services, card, question, [text for _, text in texts], caller, lambda index: texts[index][0])
     results = [{TARGET: told(question, one, scale, body.threshold)} for one in found.logits]
     return {"id": f"clas-{secrets.token_hex(12)}", "object": "classification", "model": card.id, "results": results,
             "calibration": None if classifier is None else _calibration(classifier),
@@ -99,7 +131,7 @@ def told(question: Question, logits: tuple[float, ...], scale: Scale, threshold:
     return {"scores": scores, "label": max(names, key=lambda name: scores[name])}
 
 
-async def _classifier(services: Services, body: ClassificationsRequest, caller: str) -> Classifier | None:
+async def _classifier(services: Services, body: LabelledRequest, caller: str) -> Classifier | None:
     name = body.classifier
     if body.model is not None and body.model.startswith(PREFIX):
         if name is not None:

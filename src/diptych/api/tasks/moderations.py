@@ -45,6 +45,9 @@ class ModerationsRequest(Compatible):
 
 
 class ChatModerationsRequest(Compatible):
+    model_config = ConfigDict(json_schema_extra={"examples": [
+        {"input": [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "I will kill you."}]}]})
+
     model: Annotated[str | None, Field(min_length=1, max_length=300)] = None
     input: Annotated[Any, WithJsonSchema({"type": "array"})] = Field(
         None, description="a conversation, or a list of them; the last message of each is judged")

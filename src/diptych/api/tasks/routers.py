@@ -10,5 +10,6 @@ TASK_ROUTERS = (embeddings.router, rerank.router, fim.router, classifications.ro
                 moderations.router, translate.router)
 TASK_BODIES: tuple[type[BaseModel], ...] = (
     embeddings.EmbeddingsRequest, rerank.RerankRequest, fim.FimRequest, classifications.ClassificationsRequest,
+    classifications.ChatClassificationsRequest,
     classifiers.ClassifierRequest, moderations.ModerationsRequest, moderations.ChatModerationsRequest,
     translate.TranslateRequest)
