@@ -125,9 +125,8 @@ class Estimator:
         if not isinstance(shape, ImageShape):
             shape = ImageShape(channels=320, vae_channels=256, factor=8, tiny=False)
         latents = -(-width // shape.factor) * -(-height // shape.factor)
-        unet = self._measured_pass(card, device, size, pictures)
-        if unet is None:
-            unet = PASS_BYTES + 2 * pictures * latents * shape.channels * DTYPE_BYTES * UNET_VALUES
+        each = 2 * latents * shape.channels * DTYPE_BYTES * UNET_VALUES
+        unet = self._measured_pass(card, device, size, pictures, each) or PASS_BYTES + pictures * each
         decode = self._measured.get((_key(card), pass_label(device, f"{width}x{height} decode")))
         if decode is None:
             values = TINY_VALUES if shape.tiny else VAE_VALUES
@@ -136,9 +135,11 @@ class Estimator:
             decode *= MARGIN
         return int(max(unet, decode))
 
-    def _measured_pass(self, card: Card, device: str, size: tuple[int, int], pictures: int) -> float | None:
-        """The measured pass of the nearest number of pictures of this size: the next smaller scaled up, else a larger
-        one as it is."""
+    def _measured_pass(
+        self, card: Card, device: str, size: tuple[int, int], pictures: int, each: int,
+    ) -> float | None:
+        """The measured pass of the nearest number of pictures of this size: of a smaller number with `each` bytes for
+        every one that it lacks (a small pass is mostly workspaces, so it does not scale), of a larger as it is."""
         width, height = size
         found = {}
         for count in range(1, self._settings.image_batch + 1):
@@ -147,7 +148,7 @@ class Estimator:
                 found[count] = value
         smaller = [count for count in found if count <= pictures]
         if smaller:
-            return MARGIN * found[max(smaller)] * pictures / max(smaller)
+            return MARGIN * found[max(smaller)] + (pictures - max(smaller)) * each
         return MARGIN * found[min(found)] if found else None
 
 
