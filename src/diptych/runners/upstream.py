@@ -27,6 +27,7 @@ from diptych.core.events import (
 )
 from diptych.core.specs import EmbedSpec, LiveSpec
 from diptych.runners.upstream_body import request_of
+from diptych.runners.upstream_faults import broken, failed, refusal
 from diptych.runners.vllm import VllmServer
 from diptych.settings import Settings, Upstream
 
@@ -104,8 +105,11 @@ class UpstreamServer:
     @property
     def _client(self) -> httpx.AsyncClient:
         if self._http is None:
-            self._http = httpx.AsyncClient(follow_redirects=False, timeout=httpx.Timeout(
-                self._upstream.first_token_seconds, connect=self._upstream.connect_seconds, write=WRITE_SECONDS))
+            # A redirect would carry the key elsewhere. The number of connections is the gateway's affair.
+            self._http = httpx.AsyncClient(
+                follow_redirects=False, limits=httpx.Limits(max_connections=None, max_keepalive_connections=16),
+                timeout=httpx.Timeout(self._upstream.first_token_seconds, connect=self._upstream.connect_seconds,
+                                      write=WRITE_SECONDS))
         return self._http
 
     async def _vectors(
@@ -113,7 +117,7 @@ class UpstreamServer:
     ) -> AsyncGenerator[Event, None]:
         response = await self._client.post(f"{url}/embeddings", json=body, headers=_headers(key))
         if response.status_code != 200:
-            yield self._refusal(response.status_code, response.content)
+            yield refusal(self._name, response.status_code, response.content, key)
             return
         found = response.json()
         vectors = [item["embedding"] for item in sorted(found["data"], key=lambda item: int(item["index"]))]
@@ -134,7 +138,7 @@ class UpstreamServer:
         deadline = time.monotonic() + self._upstream.first_token_seconds + self._upstream.connect_seconds
         async with stream as response:
             if response.status_code != 200:
-                yield self._refusal(response.status_code, await response.aread())
+                yield refusal(self._name, response.status_code, await response.aread(), key)
                 return
             async with contextlib.aclosing(_data(response)) as chunks:
                 async for chunk in chunks:
@@ -143,7 +147,7 @@ class UpstreamServer:
                     if chunk is None:
                         continue
                     if "error" in chunk:
-                        yield self._refusal(502, json.dumps(chunk).encode())
+                        yield broken(self._name, chunk, key)
                         return
                     for event in reading.events(chunk):
                         yield event
@@ -156,27 +160,8 @@ class UpstreamServer:
         yield reading.metrics()
         yield Finished(reason=reading.reason)
 
-    def _refusal(self, status: int, body: bytes) -> Failed:
-        """What an error answer says. A key that is refused is this server's fault, not its client's."""
-        try:
-            error = json.loads(body)["error"]
-            told = str(error["message"] if isinstance(error, dict) else error)[:500]
-            param = error.get("param") if isinstance(error, dict) else None
-        except (ValueError, KeyError, TypeError):
-            told, param = f"status {status}", None
-        if status in (401, 403):
-            return self._failed("refuses the API key that this server has for it", 502, "upstream_auth")
-        if status in (400, 404, 409, 413, 422, 429):
-            mapped = 400 if status == 409 else status
-            return self._failed(f"refuses the request: {told}", mapped, "upstream_refused",
-                                param=param if isinstance(param, str) else None, retryable=status == 429)
-        return self._failed(f"failed: {told}", 502 if status < 500 else 503, "upstream_failed", retryable=True)
-
-    def _failed(
-        self, message: str, status: int, code: str, *, param: str | None = None, retryable: bool = False,
-    ) -> Failed:
-        return Failed(message=f"upstream {self._name!r} {message}", status=status, code=code, param=param,
-                      retryable=retryable)
+    def _failed(self, words: str, status: int, code: str, *, retryable: bool = False) -> Failed:
+        return failed(self._name, words, status, code, retry=retryable)
 
 
 class _Reading:
