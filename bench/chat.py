@@ -109,7 +109,8 @@ def main() -> None:
     options = parser.parse_args()
     rounds, tokens = (2, 16) if options.quick else (options.rounds, options.tokens)
     server = direct_to(harness.text_model(), options.threads)
-    settings = {"threads": options.threads, "text_slots": SLOTS, "text_context": CONTEXT, "warm_spare": False}
+    settings = {"threads": options.threads, "text_threads": options.threads, "text_slots": SLOTS,
+                "text_context": CONTEXT, "warm_spare": False}
     with harness.gateway(**settings) as served, httpx.Client(base_url=served.url, timeout=600) as client:
         client.post("/api/models/load", json={"model": "starter-text"}).raise_for_status()
         answers = rounds_of({

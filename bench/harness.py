@@ -138,7 +138,7 @@ def gateway(**settings: Any) -> Iterator[Gateway]:
     """A gateway on an empty data folder with both starter models; all is removed at the end."""
     folder = Path(tempfile.mkdtemp(prefix="diptych-bench-"))
     (folder / "data" / "models").mkdir(parents=True)
-    (folder / "data" / "models" / "starter-text").symlink_to(text_model().parent)
+    (folder / "data" / "models" / "starter-text").symlink_to(text_model().resolve().parent)
     served = Gateway(folder / "data", **settings)
     try:
         served.start()

@@ -15,6 +15,7 @@ FIELDS = {
     "picture": {"engine_ratio", "http_ratio", "most_apart", "met"},
     "crowd": {"throughput_ratio", "newcomer_steps", "met"},
     "chat": {"speed_ratio", "first_token_later_seconds", "met"},
+    "shared_cpu": {"sum", "text_alone_all_cores", "met"},
     "memory": {"gateway_growth", "runners_growth", "requests", "met"},
     "start": {"ready_seconds", "switch_beyond_reading_seconds", "met"},
     "gpu": {"gpu", "measured", "throughput_ratios"},
