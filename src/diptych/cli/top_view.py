@@ -58,7 +58,8 @@ def _devices(frame: dict[str, Any]) -> Table:
 def _runners(frame: dict[str, Any]) -> Table:
     made = _table("runner", "model", "state", "running", "memory", "peak", "threads", "idle", "pid")
     for one in frame["runners"]:
-        made.add_row(str(one.get("id") or ""), _plain(one["model"]), one["state"], str(one["running"]),
+        state = one["state"] + (", pinned" if one.get("pinned") else "")
+        made.add_row(str(one.get("id") or ""), _plain(one["model"]), state, str(one["running"]),
                      human_bytes(one["bytes_resident"]), human_bytes(one["bytes_peak"]),
                      str(one.get("threads") or ""), _span(one.get("idle_seconds")), str(one.get("pid") or ""))
     if not frame["runners"]:
