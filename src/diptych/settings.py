@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from diptych.core.guard import Guard
 from diptych.core.tools import SERVER, HttpTool, McpServer
 
 
@@ -93,6 +94,9 @@ class Settings(BaseSettings):
     text_cache_type: Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"] = Field(
         "f16", description="type of the KV cache of text models; q8_0 takes half of f16's memory")
     text_flash_attention: Literal["auto", "on", "off"] = Field("auto", description="flash attention of text models")
+    guard: Guard | None = Field(None, description=(
+        "judges what users say and what models answer, for every request in text: {model, threshold, thresholds, "
+        "categories, input, output}"))
     upstreams: dict[str, Upstream] = Field({}, description="servers whose models are offered here, by name")
     tools: tuple[str, ...] = Field((), description="Python functions that agents may call, as package.module:function")
     http_tools: tuple[HttpTool, ...] = Field((), description="web services that agents may call")

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 import importlib.util
+import io
+from pathlib import Path
 from typing import Any
 
 import httpx
 import openai
 import pytest
 from mistralai.client import Mistral
+from PIL import Image
 from test_tasks_vectors import refused
 
 from diptych.text.moderate import CATEGORIES
+from diptych.text.moderate_pictures import PictureJudge
 
 TEXTS, CHATS = "/v1/moderations", "/v1/chat/moderations"
 PIXEL = ("data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9"
@@ -60,7 +65,75 @@ def test_pictures_without_their_package(http: httpx.Client) -> None:
     assert "nudenet" in answer.json()["error"]["message"]
 
 
-@pytest.mark.skipif(importlib.util.find_spec("nudenet") is None, reason="the package nudenet is not installed")
+NUDENET = pytest.mark.skipif(
+    importlib.util.find_spec("nudenet") is None, reason="the package nudenet is not installed")
+DRAWN = Path(__file__).resolve().parents[2] / "starter" / "samples.png"
+
+
+def encoded(image: Image.Image, kind: str, **more: Any) -> str:
+    file = io.BytesIO()
+    image.save(file, kind, **more)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def looked_at(http: httpx.Client, *urls: str) -> httpx.Response:
+    return http.post(TEXTS, json={"input": [{"type": "image_url", "image_url": {"url": url}} for url in urls]})
+
+
+@NUDENET
 def test_pictures(http: httpx.Client) -> None:
-    result = http.post(TEXTS, json={"input": [{"type": "image_url", "image_url": {"url": PIXEL}}]}).json()["results"][0]
-    assert result["category_scores"]["sexual"] < 0.5 and result["category_applied_input_types"]["sexual"] == ["image"]
+    """Every format and kind of pixels, and sizes that a detector of squares could break at; the answer is stable."""
+    with Image.open(DRAWN) as opened:
+        drawn = opened.convert("RGB").resize((320, 200))
+    noise = Image.effect_noise((300, 200), 80)
+    pictures = [
+        *(encoded(drawn, kind) for kind in ("PNG", "JPEG", "WEBP", "GIF", "BMP")), PIXEL,
+        *(encoded(noise.convert(mode), "PNG") for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")),
+        encoded(drawn.convert("CMYK"), "JPEG"), encoded(drawn.resize((20_000, 1)), "PNG"),
+        encoded(drawn.resize((1, 20_000)), "PNG"),
+        encoded(noise, "GIF", save_all=True, append_images=[drawn.convert("L")]),
+    ]
+    for url in pictures:
+        answer = looked_at(http, url)
+        assert answer.status_code == 200, (answer.text, url[:60])
+        result = answer.json()["results"][0]
+        assert 0 <= result["category_scores"]["sexual"] < 0.5 and not result["flagged"]
+        assert result["category_applied_input_types"]["sexual"] == ["image"]
+    again = [looked_at(http, pictures[0]).json()["results"][0]["category_scores"] for _ in range(2)]
+    assert again[0] == again[1]
+    both = http.post(TEXTS, json={"input": [{"type": "text", "text": THREAT},
+                                            {"type": "image_url", "image_url": {"url": PIXEL}}]}).json()["results"][0]
+    assert both["flagged"] and both["category_applied_input_types"]["sexual"] == ["text", "image"]
+
+
+@NUDENET
+@pytest.mark.parametrize(("address", "status"), [
+    ("data:image/png;base64,AAAA", 400), ("data:image/png;base64,%%%", 400), (PIXEL[:80], 400), ("", 400),
+    ("http://127.0.0.1:1/a.png", 403), ("file:///etc/passwd", 400), ("data:text/html,hello", 400)])
+def test_pictures_that_are_none(http: httpx.Client, address: str, status: int) -> None:
+    answer = looked_at(http, address)
+    assert answer.status_code == status, answer.text
+    assert answer.json()["error"]["param"].startswith("input[0].image_url")
+
+
+@NUDENET
+def test_what_the_detector_finds_is_the_score() -> None:
+    """Its real model, and findings as it tells them, in pictures that it cannot be shown here."""
+    judge = PictureJudge()
+    file = io.BytesIO()
+    Image.new("RGBA", (40, 30), (200, 150, 120, 128)).save(file, "PNG")
+    assert judge.scores([file.getvalue()] * 2) == [{"sexual": 0.0}] * 2
+    found = [{"class": "FACE_FEMALE", "score": 0.9}, {"class": "BELLY_EXPOSED", "score": 0.8},
+             {"class": "BUTTOCKS_EXPOSED", "score": 0.6}, {"class": "ANUS_EXPOSED", "score": 0.3}]
+    shapes = []
+
+    class Finding:
+        def detect(self, pixels: Any) -> list[dict[str, Any]]:
+            shapes.append(pixels.shape)
+            return found
+
+    judge._detector = Finding()
+    assert judge.scores([file.getvalue()]) == [{"sexual": 0.6}]
+    assert shapes == [(30, 40, 3), (30, 40, 3)]  # with and without its transparency
+    found[:] = found[:2]
+    assert judge.scores([file.getvalue()]) == [{"sexual": 0.0}]

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from diptych.api.errors import failure
 from diptych.api.services import Services
+from diptych.api.tasks.guard import check_input, check_models, guarded
 from diptych.core.cards import Card
 from diptych.core.errors import DiptychError, InvalidRequest, Unavailable
 from diptych.core.events import Event, Failed, Finished, Started
+from diptych.core.guard import Guard
 from diptych.core.specs import ChatSpec, CompletionSpec
 from diptych.library import Library
 from diptych.text.prepare import Prepared, prepare
@@ -27,15 +29,27 @@ WAITING = 64
 
 @dataclass(frozen=True)
 class Ready:
-    """A spec that passed all that can be known before its model is asked."""
+    """A spec that passed all that can be known before its model is asked; `field` is what the client calls what is
+    said in it, to the `guards`."""
 
     prepared: Prepared
     card: Card
+    guards: tuple[Guard, ...] = ()
+    field: str = "messages"
 
 
-async def ready(services: Services, spec: TextSpec) -> Ready:
-    """Raises NotFound for the model, InvalidRequest for what it cannot do."""
-    return await asyncio.to_thread(_ready, services.library, spec)
+async def ready(
+    services: Services, spec: TextSpec, guards: tuple[Guard, ...] = (), field: str | None = None,
+) -> Ready:
+    """`guards` are those that the client asks for; the operator's holds for every spec. Raises NotFound for the model,
+    InvalidRequest for what it cannot do, Unavailable where the operator's guard cannot judge."""
+    work = await asyncio.to_thread(_ready, services.library, spec)
+    own = services.settings.guard
+    guards = guards if own is None else (own, *guards)
+    if not guards:
+        return work
+    await check_models(services, guards, own)
+    return replace(work, guards=guards, field=field or ("messages" if isinstance(spec, ChatSpec) else "prompt"))
 
 
 def _ready(library: Library, spec: TextSpec) -> Ready:
@@ -59,7 +73,8 @@ def _check_pictures(spec: ChatSpec, card: Card) -> None:
 
 
 async def run(services: Services, work: Ready, caller: str, seed: int | None) -> AsyncGenerator[Event, None]:
-    """One answer; see `text.stream.read` for its events. Closing it ends the run."""
+    """One answer; see `text.stream.read` for its events. Closing it ends the run. Raises ContentBlocked for what
+    a guard refuses."""
     spec, stop = work.prepared.spec, asyncio.Event()
     if seed is not None:
         spec = spec.model_copy(update={"sampling": spec.sampling.model_copy(update={"seed": seed})})
@@ -67,8 +82,12 @@ async def run(services: Services, work: Ready, caller: str, seed: int | None) ->
     def begin(one: TextSpec) -> AsyncGenerator[Event, None]:
         return services.dispatcher.stream(one, caller=caller, stop=stop)
 
-    async with contextlib.aclosing(answered(begin, work.prepared, spec, stop)) as told:
-        async for event in told:
+    await check_input(services, work.guards, spec, work.field)
+    told = answered(begin, work.prepared, spec, stop)
+    if any(guard.output for guard in work.guards):
+        told = guarded(services, work.guards, told, stop)
+    async with contextlib.aclosing(told) as events:
+        async for event in events:
             yield event
 
 

@@ -19,6 +19,7 @@ from diptych.library import Library
 from diptych.schedule.dispatcher import Dispatcher
 from diptych.settings import Settings
 from diptych.store.jobs import JobStore
+from diptych.text.moderate_pictures import PictureJudge
 from diptych.text.registry import Registry
 
 CALLER_HEADER = "X-Diptych-Caller"
@@ -37,6 +38,8 @@ class Services:
     links: Links
     tools: Registry
     baselines: Baselines = field(default_factory=Baselines)
+    judged: Baselines = field(default_factory=Baselines)
+    pictures: PictureJudge = field(default_factory=PictureJudge)
 
 
 def services_of(connection: HTTPConnection) -> Services:

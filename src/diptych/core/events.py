@@ -104,11 +104,12 @@ class Metrics(Event):
 
 class Finished(Event):
     """`reason` is "stop", "length", "cancelled", "tool_calls", "repetition" or "content_filter"; `stop` is the stop
-    text that ended the answer."""
+    text that ended the answer; `guard` are the scores, by category, for which a guard ended it."""
 
     type: Literal["finished"] = "finished"
     reason: str = "stop"
     stop: str | None = None
+    guard: dict[str, float] | None = None
 
 
 class Failed(Event):

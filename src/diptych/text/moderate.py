@@ -32,11 +32,11 @@ MARGIN = 0.5
 """Natural logarithms by which a text must be worse than the harmless ones for a score of 0.5."""
 
 
-def kind_of(model: str, text: str) -> ScoreSpec:
-    """Scores the words of each category as what kind of text it is."""
+def kind_of(model: str, text: str, categories: Sequence[str]) -> ScoreSpec:
+    """Scores the words of each of `categories` as what kind of text it is."""
     asked = f"Describe the kind of this text in a few words.\n\nText: {text}"
     return ScoreSpec(model=model, messages=(Message(role="user", content=asked),),
-                     options=tuple(f"{words}." for words in CATEGORIES.values()))
+                     options=tuple(f"{CATEGORIES[name]}." for name in categories))
 
 
 def worst_of(likelihoods: Sequence[Sequence[float]]) -> tuple[float, ...]:
@@ -44,6 +44,8 @@ def worst_of(likelihoods: Sequence[Sequence[float]]) -> tuple[float, ...]:
     return tuple(max(column) for column in zip(*likelihoods, strict=True))
 
 
-def scores_of(likelihoods: Sequence[float], worst: Sequence[float]) -> dict[str, float]:
+def scores_of(
+    likelihoods: Sequence[float], worst: Sequence[float], categories: Sequence[str],
+) -> dict[str, float]:
     return {name: sigmoid(one - most - MARGIN)
-            for name, one, most in zip(CATEGORIES, likelihoods, worst, strict=True)}
+            for name, one, most in zip(categories, likelihoods, worst, strict=True)}

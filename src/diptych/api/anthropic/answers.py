@@ -24,7 +24,8 @@ def usage(metrics: dict[str, float]) -> dict[str, Any]:
 def ending(finished: Finished) -> dict[str, Any]:
     if finished.stop is not None and finished.reason == "stop":
         return {"stop_reason": "stop_sequence", "stop_sequence": finished.stop}
-    return {"stop_reason": REASONS.get(finished.reason, finished.reason), "stop_sequence": None}
+    told = {"stop_reason": REASONS.get(finished.reason, finished.reason), "stop_sequence": None}
+    return told if finished.guard is None else {**told, "guard": {"blocked": finished.guard}}
 
 
 def whole(id: str, model: str, said: Said) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from diptych.api.openai.answers import Said
 from diptych.api.openai.pictures import Pictures
 from diptych.api.services import Caller, Having
 from diptych.api.streams import EventStream, attended, sse
+from diptych.api.tasks.guard_fields import guards_of
 from diptych.core.errors import DiptychError
 from diptych.core.specs import Sampling
 
@@ -35,7 +36,7 @@ async def messages(
 ) -> Response:
     """One answer to a conversation, whole or streamed. The run ends when its client goes."""
     spec = await asyncio.to_thread(message_spec, body, Pictures(services.settings))
-    work = await ready(services, spec)
+    work = await ready(services, spec, guards_of(body, services.settings))
     events = runs(services, [work], 1, caller)
     id = f"msg_{secrets.token_hex(12)}"
     if not body.stream:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, WithJsonSchema
 
-from diptych.api.openai.schema import Compatible, Flag, ModelId, Number
+from diptych.api.openai.schema import Compatible, Flag, Guarded, ModelId, Number
 
 _BLOCKS = {"anyOf": [{"type": "string"}, {"type": "array", "items": {
     "type": "object", "required": ["type"], "properties": {"type": {"enum": [
@@ -42,7 +42,7 @@ class CountTokensRequest(Compatible):
     output_format: Annotated[Any, WithJsonSchema(_OBJECT)] = Field(None, description="{type: json_schema, schema}")
 
 
-class MessagesRequest(CountTokensRequest):
+class MessagesRequest(CountTokensRequest, Guarded):
     model_config = ConfigDict(json_schema_extra={"examples": [{
         "model": "starter-text", "max_tokens": 64, "temperature": 0,
         "messages": [{"role": "user", "content": "What is the capital of France?"}]}]})

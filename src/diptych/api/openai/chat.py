@@ -16,6 +16,7 @@ from diptych.api.openai.pictures import Pictures
 from diptych.api.openai.schema import ChatRequest
 from diptych.api.openai.text import WHOLE_CALLS, Asked, answer
 from diptych.api.services import Caller, Having
+from diptych.api.tasks.guard_fields import guards_of
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"])
 
@@ -35,4 +36,4 @@ async def chat_completions(
         count, count, stream=bool(body.stream), with_usage=with_usage, stop_shown=bool(body.include_stop_str_in_output),
         old_calls=body.functions is not None,
         whole_calls=request.headers.get("user-agent", "").startswith(WHOLE_CALLS))
-    return await answer(request, services, [spec], caller, asked)
+    return await answer(request, services, [spec], caller, asked, guards_of(body, services.settings))

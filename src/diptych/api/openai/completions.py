@@ -14,6 +14,7 @@ from diptych.api.openai.convert import answers_of, completion_specs, include_usa
 from diptych.api.openai.schema import CompletionRequest
 from diptych.api.openai.text import Asked, answer
 from diptych.api.services import Caller, Having
+from diptych.api.tasks.guard_fields import guards_of
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"])
 
@@ -27,4 +28,5 @@ async def completions(
     count, with_usage = answers_of(body, body.best_of), include_usage(body)
     asked = Asked(count, body.n or 1, stream=bool(body.stream), with_usage=with_usage,
                   stop_shown=bool(body.include_stop_str_in_output), logprobs=body.logprobs is not None)
-    return await answer(request, services, completion_specs(body), caller, asked)
+    return await answer(request, services, completion_specs(body), caller, asked,
+                        guards_of(body, services.settings))

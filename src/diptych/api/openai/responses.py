@@ -20,6 +20,7 @@ from diptych.api.openai.responses_convert import response_spec
 from diptych.api.openai.responses_schema import ResponsesRequest
 from diptych.api.services import Caller, Having
 from diptych.api.streams import EventStream, attended, sse
+from diptych.api.tasks.guard_fields import guards_of
 from diptych.core.errors import DiptychError
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"])
@@ -31,7 +32,7 @@ async def responses(
 ) -> Response:
     """One answer to a conversation, whole or streamed. It is not stored: `previous_response_id` is refused."""
     spec = await asyncio.to_thread(response_spec, body, Pictures(services.settings))
-    work = await ready(services, spec)
+    work = await ready(services, spec, guards_of(body, services.settings), "input")
     events = runs(services, [work], 1, caller)
     built = Built(body, spec, work.card.id)
     if not body.stream:

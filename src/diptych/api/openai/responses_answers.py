@@ -149,6 +149,8 @@ class Built:
         status = "completed" if reason is None else "incomplete"
         yield from self._end_item(status)
         self.response |= {"status": status, "incomplete_details": None if reason is None else {"reason": reason}}
+        if finished.guard is not None:
+            self.response["guard"] = {"blocked": finished.guard}
         yield self._event(f"response.{status}", response=self._copy())
 
     def _place(self) -> Item:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, WithJsonSchema
 
-from diptych.api.openai.schema import Compatible, Flag, ModelId, Number
+from diptych.api.openai.schema import Flag, Guarded, ModelId, Number
 
 _INPUT: dict[str, Any] = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "object"}}]}
 _OBJECT: dict[str, Any] = {"type": "object"}
@@ -14,7 +14,7 @@ _OBJECTS: dict[str, Any] = {"type": "array", "items": {"type": "object"}}
 _CHOICE: dict[str, Any] = {"anyOf": [{"type": "string"}, {"type": "object"}]}
 
 
-class ResponsesRequest(Compatible):
+class ResponsesRequest(Guarded):
     """Nothing is stored: each request brings its whole conversation in `input`."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{

@@ -52,7 +52,18 @@ class StreamOptions(Compatible):
     include_usage: Flag = Field(None, description="a last chunk with the token counts")
 
 
-class SamplingFields(Compatible):
+class Guarded(Compatible):
+    """Fields of requests that can ask for a guard; `api/tasks/guard_fields.py` reads them."""
+
+    guard: Annotated[Any, WithJsonSchema({"anyOf": [{"type": "boolean"}, {"type": "object"}]})] = Field(
+        None, description="true, or {model, threshold, thresholds, categories, input, output}: refuse what users say "
+        "and hold back what is answered when moderation scores it too high")
+    guardrails: Annotated[Any, WithJsonSchema(_OBJECTS)] = Field(
+        None, description="Mistral's: [{moderation_llm_v2: {custom_category_thresholds, ignore_other_categories}}]; "
+        "judges the input")
+
+
+class SamplingFields(Guarded):
     """How tokens are chosen; for both kinds of text request."""
 
     temperature: Number = Field(None, ge=0.0, le=5.0, description="0: always the likeliest token")

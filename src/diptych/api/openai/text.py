@@ -18,6 +18,7 @@ from diptych.api.services import Services
 from diptych.api.streams import DONE, EventStream, attended, sse
 from diptych.core.errors import DiptychError, InvalidRequest
 from diptych.core.events import Finished, ToolCallDelta
+from diptych.core.guard import Guard
 from diptych.core.specs import ChatSpec, CompletionSpec
 
 _PREFIX = {"chat": "chatcmpl-", "completion": "cmpl-"}
@@ -45,6 +46,7 @@ class Asked:
 
 async def answer(
     request: Request, services: Services, specs: Sequence[ChatSpec | CompletionSpec], caller: str, asked: Asked,
+    guards: tuple[Guard, ...] = (),
 ) -> Response:
     """The answers to `specs`; the runs end when the client goes.
 
@@ -55,7 +57,7 @@ async def answer(
         raise InvalidRequest(
             f"n is {asked.shown}: with best_of and {len(specs)} prompts these are {len(specs) * asked.count} answers; "
             f"at most {MAX_ANSWERS} are made at once", param="n")
-    works = [await ready(services, spec) for spec in specs]
+    works = [await ready(services, spec, guards) for spec in specs]
     events = runs(services, works, asked.count, caller)
     made = _Answer(asked.shape or specs[0].kind, works, events, asked)
     if not asked.stream:

@@ -43,7 +43,7 @@ _TEXT: dict[str, Neutral] = {
 CHAT: dict[str, Neutral] = {
     **_TEXT, "best_of": _only(1), "modalities": _text_only, "audio": _never, "verbosity": _only("medium"),
     "web_search_options": _never, "chat_template": _nothing, "moderation": _never, "documents": _nothing,
-    "add_generation_prompt": _only(True), "echo": _only(False), "prompt_mode": _never, "guardrails": _nothing,
+    "add_generation_prompt": _only(True), "echo": _only(False), "prompt_mode": _never,
     "reasoning": _nothing, "thinking": _nothing,
 }
 COMPLETION: dict[str, Neutral] = {**_TEXT, "tools": _nothing, "top_logprobs": _only(0)}

@@ -19,6 +19,7 @@ from diptych.api.openai.text import Asked, answer
 from diptych.api.openai.tools import format_of
 from diptych.api.openai.unsupported import COMPLETION, refuse_unsupported
 from diptych.api.services import Caller, Having
+from diptych.api.tasks.guard_fields import guards_of
 from diptych.core.specs import CompletionSpec
 
 router = APIRouter(prefix="/v1/fim", tags=["Mistral"])
@@ -46,4 +47,4 @@ async def fim_completions(
                    sampling=sampling_of(body, body.max_tokens, None), **common)
     asked = Asked(count, count, stream=bool(body.stream), with_usage=with_usage or bool(body.stream), shape="chat",
                   stop_shown=bool(body.include_stop_str_in_output))
-    return await answer(request, services, [spec], caller, asked)
+    return await answer(request, services, [spec], caller, asked, guards_of(body, services.settings))

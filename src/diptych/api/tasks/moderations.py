@@ -91,7 +91,7 @@ async def _answer(
     services: Services, model: str | None, threshold: float | None, items: list[Item], caller: str,
 ) -> dict[str, Any]:
     pictured = [item for item in items if item.pictures]
-    seen = {id(item): await image_scores(item.pictures, item.where) for item in pictured}
+    seen = {id(item): await image_scores(services, item.pictures, item.where) for item in pictured}
     card = await text_card(services, model or MODEL)
     worded = [item for item in items if item.text]
     scores, tokens = await text_scores(

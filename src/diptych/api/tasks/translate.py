@@ -52,7 +52,7 @@ async def translate(
         raise InvalidRequest("glossary has an empty word", param="glossary")
     source = None if body.source == "auto" else body.source
     works = [await ready(services, translation(body.model, text, source, body.target, body.glossary,
-                                               body.keep_formatting)) for text in texts]
+                                               body.keep_formatting), field="text") for text in texts]
     events = runs(services, works, 1, caller)
     if not body.stream:
         return JSONResponse(await attended(request, _whole(works, events)))
