@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from diptych.core.chat import TokenProbability
 from diptych.core.events import Event, Finished, Metrics, ReasoningDelta, TokenDelta, ToolCallDelta
+from diptych.text.grounding.sources import Cited
 
 Kind = Literal["chat", "completion"]
 OBJECTS = {"chat": "chat.completion", "completion": "text_completion"}
@@ -24,6 +25,7 @@ class Said:
     logprobs: list[TokenProbability] = field(default_factory=list)
     metrics: dict[str, float] = field(default_factory=dict)
     finished: Finished | None = None
+    citations: Cited | None = None
 
     def take(self, event: Event) -> None:
         if isinstance(event, TokenDelta):
@@ -37,6 +39,8 @@ class Said:
             self.metrics = event.values
         elif isinstance(event, Finished):
             self.finished = event
+        elif isinstance(event, Cited):
+            self.citations = event
 
     def _call(self, event: ToolCallDelta) -> None:
         while len(self.calls) <= event.index:
@@ -107,6 +111,8 @@ class Head:
                 {"id": call["id"], "type": "function", "function": {"name": call["name"],
                                                                     "arguments": call["arguments"]}}
                 for call in said.calls]
+        if said.citations is not None:
+            message["citations"] = list(said.citations.citations)
         if said.logprobs:
             made["logprobs"] = chat_logprobs(said.logprobs)
         return {**made, "message": message}
@@ -144,6 +150,8 @@ class Head:
             return {"reasoning_content": event.text}, None
         if isinstance(event, ToolCallDelta):
             return self._call_delta(event), None
+        if isinstance(event, Cited):
+            return {"citations": list(event.citations)}, None
         return None
 
     def _call_delta(self, event: ToolCallDelta) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter
@@ -16,7 +17,9 @@ from diptych.api.openai.pictures import Pictures
 from diptych.api.openai.schema import ChatRequest
 from diptych.api.openai.text import WHOLE_CALLS, Asked, answer
 from diptych.api.services import Caller, Having
+from diptych.api.tasks.documents import TOO_LONG, grounding_of
 from diptych.api.tasks.guard_fields import guards_of
+from diptych.core.errors import InvalidRequest
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"])
 
@@ -36,4 +39,17 @@ async def chat_completions(
         count, count, stream=bool(body.stream), with_usage=with_usage, stop_shown=bool(body.include_stop_str_in_output),
         old_calls=body.functions is not None,
         whole_calls=request.headers.get("user-agent", "").startswith(WHOLE_CALLS))
-    return await answer(request, services, [spec], caller, asked, guards_of(body, services.settings))
+    guards = guards_of(body, services.settings)
+    grounding = await grounding_of(services, body, spec, caller)
+    if grounding is None:
+        return await answer(request, services, [spec], caller, asked, guards)
+    attempts = grounding.attempts()
+    attempt = await asyncio.to_thread(next, attempts)
+    while True:
+        try:
+            return await answer(request, services, [attempt.spec], caller, replace(asked, grounded=attempt), guards)
+        except InvalidRequest as error:
+            fewer = await asyncio.to_thread(next, attempts, None) if error.code == TOO_LONG else None
+            if fewer is None:
+                raise
+            attempt = fewer

@@ -23,6 +23,7 @@ _PROMPT = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "st
                      {"type": "array", "items": {"type": "array", "items": {"type": "integer"}}}]}
 _OBJECTS: dict[str, Any] = {"type": "array", "items": {"type": "object"}}
 _OBJECT: dict[str, Any] = {"type": "object"}
+_DOCUMENTS: dict[str, Any] = {"type": "array", "items": {"anyOf": [{"type": "string"}, {"type": "object"}]}}
 _CHOICE: dict[str, Any] = {"anyOf": [{"type": "string"}, {"type": "object"}]}
 
 
@@ -134,6 +135,13 @@ class ChatRequest(SamplingFields):
     reasoning_effort: str | None = Field(None, max_length=100, description="none, minimal, low, medium or high")
     chat_template_kwargs: dict[str, Any] | None = Field(None, description="variables of the model's template")
     continue_final_message: Flag = Field(None, description="vLLM's name for prefix of the last message")
+    documents: Annotated[Any, WithJsonSchema(_DOCUMENTS)] = Field(
+        None, description="what the answer is to rest on: texts, or objects {id, title, text}, or Cohere's {id, data}")
+    citations: str | None = Field(None, max_length=100, description=(
+        "where the answer has it from: auto, checked afterwards; quote: the answer quotes, word by word, and the "
+        "grammar sees to it; off"))
+    citation_options: Annotated[Any, WithJsonSchema(_OBJECT)] = Field(
+        None, description="Cohere's: {mode: fast, accurate, enabled, off or disabled}")
     safe_prompt: Flag = Field(None, description="Mistral's: begin with an instruction to be careful and respectful")
 
 

@@ -16,10 +16,12 @@ from diptych.api.live import Ready, Told, ended_early, first_of, ready, runs
 from diptych.api.openai.answers import Head, Kind, Said, usage
 from diptych.api.services import Services
 from diptych.api.streams import DONE, EventStream, attended, sse
+from diptych.api.tasks.documents import cited
 from diptych.core.errors import DiptychError, InvalidRequest
 from diptych.core.events import Finished, ToolCallDelta
 from diptych.core.guard import Guard
 from diptych.core.specs import ChatSpec, CompletionSpec
+from diptych.text.grounding.fitting import Attempt
 
 _PREFIX = {"chat": "chatcmpl-", "completion": "cmpl-"}
 MAX_ANSWERS = 256
@@ -40,6 +42,7 @@ class Asked:
     whole_calls: bool = False
     stop_shown: bool = False
     logprobs: bool = True
+    grounded: Attempt | None = None
     shape: Kind | None = None
     """That of the answer, where it is another than the spec's."""
 
@@ -59,6 +62,8 @@ async def answer(
             f"at most {MAX_ANSWERS} are made at once", param="n")
     works = [await ready(services, spec, guards) for spec in specs]
     events = runs(services, works, asked.count, caller)
+    if asked.grounded is not None:
+        events = cited(events, asked.grounded)
     made = _Answer(asked.shape or specs[0].kind, works, events, asked)
     if not asked.stream:
         return JSONResponse(await attended(request, made.whole()))
@@ -89,7 +94,8 @@ class _Answer:
         if not self._asked.logprobs:  # they were for the choice of the best only
             for said in told:
                 said.logprobs.clear()
-        return self._head.whole([self._head.choice(index, said) for index, said in enumerate(told)], self._usage())
+        choices = [self._head.choice(index, said) for index, said in enumerate(told)]
+        return {**self._head.whole(choices, self._usage()), **self._documents()}
 
     async def chunks(self, first: Told) -> AsyncGenerator[str, None]:
         """Server-sent events. A failure half-way is an event with an `error`, and no `[DONE]` follows."""
@@ -98,7 +104,8 @@ class _Answer:
             async with contextlib.aclosing(self._events):
                 if self._head.kind == "chat":
                     for index in range(len(self._said)):
-                        yield sse({**self._head.chunk(index, {"role": "assistant", "content": ""}), **more})
+                        chunk = self._head.chunk(index, {"role": "assistant", "content": ""})
+                        yield sse({**chunk, **more, **self._documents()})
                 left = len(self._said)
                 async for index, event in self._events:
                     for chunk in self._told(index, event):
@@ -140,6 +147,9 @@ class _Answer:
             found.append(self._head.chunk(index, {"content": stop} if self._head.kind == "chat" else stop))
         last: dict[str, Any] | str = {} if self._head.kind == "chat" else ""
         return [*found, self._head.chunk(index, last, ending=self._head.ending(event))]
+
+    def _documents(self) -> dict[str, Any]:
+        return {} if self._asked.grounded is None else self._asked.grounded.selection.told()
 
     def _usage(self) -> dict[str, Any]:
         metrics = [said.metrics for said in self._said]

@@ -42,7 +42,7 @@ _TEXT: dict[str, Neutral] = {
 }
 CHAT: dict[str, Neutral] = {
     **_TEXT, "best_of": _only(1), "modalities": _text_only, "audio": _never, "verbosity": _only("medium"),
-    "web_search_options": _never, "chat_template": _nothing, "moderation": _never, "documents": _nothing,
+    "web_search_options": _never, "chat_template": _nothing, "moderation": _never,
     "add_generation_prompt": _only(True), "echo": _only(False), "prompt_mode": _never,
     "reasoning": _nothing, "thinking": _nothing,
 }

@@ -1,0 +1,1 @@
+"""Answers from given texts: what is put before the model, and citations that are checked against it."""
