@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -70,6 +71,7 @@ class Terminal:
     def __init__(self, *arguments: str, home: Path) -> None:
         self.pid, self.descriptor = pty.fork()
         if self.pid == 0:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # tests in the background are started with it ignored
             os.environ.update(HOME=str(home), TERM="dumb", COLUMNS="80")
             os.execv(sys.executable, [sys.executable, "-m", "diptych", *arguments])
         self.seen = ""
@@ -78,7 +80,8 @@ class Terminal:
         """Read until `words` come after what was read before; the text up to them."""
         deadline = time.monotonic() + seconds
         while words not in self.seen:
-            assert time.monotonic() < deadline, f"no {words!r} in {self.seen!r}"
+            left = deadline - time.monotonic()
+            assert left > 0 and select.select([self.descriptor], [], [], left)[0], f"no {words!r} in {self.seen!r}"
             try:
                 self.seen += os.read(self.descriptor, 4096).decode(errors="replace")
             except OSError as error:
