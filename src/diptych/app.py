@@ -27,7 +27,7 @@ from diptych.api.guard import is_loopback
 from diptych.api.limits import Limits
 from diptych.api.links import Links
 from diptych.api.metered import MeteredDispatcher
-from diptych.api.native import agents, jobs, keys, models, system, tools
+from diptych.api.native import agents, jobs, keys, models, routes, system, tools
 from diptych.api.native.agents import AgentRequest
 from diptych.api.native.pulls import Pulls
 from diptych.api.native.schema import JobRequest, LoadRequest, ModelRequest, PullRequest
@@ -47,9 +47,11 @@ from diptych.api.openai.schema import ChatRequest, CompletionRequest, ImageReque
 from diptych.api.protect import check_exposure, key_ring, protect
 from diptych.api.services import Services
 from diptych.api.tasks.routers import TASK_BODIES, TASK_ROUTERS
+from diptych.api.trails import Trails
 from diptych.core.errors import InvalidRequest, Unavailable
 from diptych.core.logs import level_of, logging_to
 from diptych.library import Library
+from diptych.routing.router import Router
 from diptych.runners.local import Launcher
 from diptych.schedule.hub import Hub
 from diptych.settings import Settings
@@ -68,7 +70,7 @@ DESCRIPTION = """Language models and image models of this machine, with one queu
 LOG_FILE = "diptych.log"
 ROUTERS = (jobs.router, models.router, system.router, keys.router, observing.router, chat.router, completions.router,
            responses.router, messages.router,
-           images.router, openai_models.router, agents.router, tools.router, *TASK_ROUTERS)
+           images.router, openai_models.router, agents.router, tools.router, routes.router, *TASK_ROUTERS)
 BODIES: list[type[BaseModel]] = [JobRequest, LoadRequest, ModelRequest, PullRequest, ChatRequest, CompletionRequest,
                                  ImageRequest, ResponsesRequest, MessagesRequest, CountTokensRequest, AgentRequest,
                                  ToolRequest, *TASK_BODIES]
@@ -99,6 +101,7 @@ def create_app(settings: Settings, owner: str | None = None) -> FastAPI:
     for router in ROUTERS:
         app.include_router(router)
     install_openapi(app, BODIES)
+    app.add_middleware(Trails)
     protect(app, settings)
     app.add_middleware(Observed, metrics=metrics, lifecycle=lifecycle)  # the last one is outside of all others
     return app
@@ -128,7 +131,8 @@ async def running(
         try:
             await registry.open()
             yield Services(
-                settings, store, library, dispatcher, Pulls(settings), observer, ring, Links(), registry), hub
+                settings, store, library, dispatcher, Pulls(settings), observer, ring, Links(), registry,
+                Router(settings.routes)), hub
         finally:
             await registry.close()
             await dispatcher.stop()

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from diptych.core.guard import Guard
+from diptych.core.routes import Route, RouteName
 from diptych.core.tools import SERVER, HttpTool, McpServer
 
 
@@ -98,6 +99,8 @@ class Settings(BaseSettings):
         "judges what users say and what models answer, for every request in text: {model, threshold, thresholds, "
         "categories, input, output}"))
     upstreams: dict[str, Upstream] = Field({}, description="servers whose models are offered here, by name")
+    routes: dict[RouteName, Route] = Field({}, description=(
+        "names that stand for several models: {targets, strategy, fallback_on, cooldown_after, cooldown_seconds}"))
     tools: tuple[str, ...] = Field((), description="Python functions that agents may call, as package.module:function")
     http_tools: tuple[HttpTool, ...] = Field((), description="web services that agents may call")
     mcp_servers: dict[Annotated[str, Field(pattern=SERVER)], McpServer] = Field(

@@ -62,7 +62,7 @@ CASES: list[tuple[Any, ...]] = [
         ("repetition_stop", "yes"), ("truncation", "middle"), ("adapters", "x"), ("adapters", [5], "adapters[0]"),
         ("adapters", [{"id": "x", "weight": "big"}], "adapters[0].weight"), ("adapters", [{}], "adapters[0].id"),
         ("adapters", [{"id": "x", "weight": 99}], "adapters[0].weight"), ("lora", [], "lora", {"adapters": []}),
-        ("adapters", ["nothing"]), ("mirostat", 2), ("xtc_probability", 0.5), ("models", ["a"]), ("n_probs", 3),
+        ("adapters", ["nothing"]), ("mirostat", 2), ("xtc_probability", 0.5), ("n_probs", 3),
         ("include_stop_str_in_output", "x"),
         # forms of the answer
         ("response_format", {"type": "json_schema"}, "response_format.schema"),

@@ -90,7 +90,7 @@ async def test_the_first_that_answers_is_the_only_one_that_is_heard() -> None:
     assert studio.trail.attempts[0].outcome == "cooling"
     studio.clock.now, studio.runs["a"] = 31.0, [text("back"), DONE]
     assert words(await studio.told()) == "back"
-    assert studio.router.health("a")[1] == "ready"
+    assert studio.router.state("a")[1] == "ready"
 
 
 @pytest.mark.parametrize("ending", [OUT, Unavailable("gone"), None])
@@ -117,16 +117,16 @@ async def test_an_answer_that_is_wanted_whole_may_begin_again(ending: Step | Non
 async def test_faults_of_the_request_are_told_at_once() -> None:
     studio = Studio({"targets": ["a", "b"]}, a=[WRONG], b=[text("no"), DONE])
     assert await studio.told() == [WRONG] and studio.asked == ["a"]
-    assert studio.router.health("a")[1] == "ready"
+    assert studio.router.state("a")[1] == "ready"
     limited = Studio({"targets": ["a", "b"]}, a=[RateLimited("too fast", retry_after=3)], b=[DONE])
     with pytest.raises(RateLimited):
         await limited.told()
-    assert limited.asked == ["a"] and limited.router.health("a")[1] == "ready"
+    assert limited.asked == ["a"] and limited.router.state("a")[1] == "ready"
 
 
 async def test_refusals_go_on_but_do_not_cool() -> None:
     studio = Studio({"targets": ["a", "b"]}, a=[LONG], b=[text("Hi"), DONE])
-    assert words(await studio.told()) == "Hi" and studio.router.health("a")[1] == "ready"
+    assert words(await studio.told()) == "Hi" and studio.router.state("a")[1] == "ready"
     studio.runs["a"] = [Finished(reason="content_filter")]
     assert words(await studio.told()) == "Hi"
     studio.runs |= {"a": [LONG], "b": [Failed(message="b says", status=400, code="insufficient_memory")]}
@@ -159,11 +159,11 @@ async def test_one_probe_at_a_time_and_a_client_that_leaves_counts_for_nothing()
     studio.clock.now, studio.runs["a"] = 6.0, [30.0, DONE]
     probe = asyncio.create_task(studio.told())
     await asyncio.sleep(0.02)
-    assert studio.router.health("a")[1] == "probing"
+    assert studio.router.state("a")[1] == "probing"
     assert "another request" in (await studio.told())[-1].message  # type: ignore[attr-defined]
     probe.cancel()
     await asyncio.gather(probe, return_exceptions=True)
-    assert studio.router.health("a")[1] == "half-open" and studio.router.live("a").counts["left"] == 1
+    assert studio.router.state("a")[1] == "half-open" and studio.router.live("a").counts["left"] == 1
 
 
 async def test_unfit_targets_are_not_asked() -> None:

@@ -208,4 +208,4 @@ def test_the_description_names_the_scheme(server: Secured) -> None:
     closed = {f"{method} {path}" for path, operations in document["paths"].items()
               for method, operation in operations.items() if operation.get("x-diptych-scope") == "admin"}
     # Any other is a route that no rule of api/policy.py names.
-    assert closed == {"post /api/tools", "delete /api/tools/{name}"}
+    assert closed == {"post /api/tools", "delete /api/tools/{name}", "get /api/routes", "get /api/routes/{name}"}

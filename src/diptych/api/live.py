@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, replace
 
 from diptych.api.errors import failure
@@ -16,6 +16,9 @@ from diptych.core.events import Event, Failed, Finished, Started
 from diptych.core.guard import Guard
 from diptych.core.specs import ChatSpec, CompletionSpec
 from diptych.library import Library
+from diptych.routing.faults import unfit
+from diptych.routing.router import Course
+from diptych.routing.trail import this_trail
 from diptych.text.prepare import Prepared, prepare
 from diptych.text.prepare_attempts import answered
 from diptych.text.repair import repaired
@@ -30,20 +33,34 @@ WAITING = 64
 @dataclass(frozen=True)
 class Ready:
     """A spec that passed all that can be known before its model is asked; `field` is what the client calls what is
-    said in it, to the `guards`."""
+    said in it, to the `guards`. With a `course` there are several `targets`; what else is here is the first one's."""
 
     prepared: Prepared
     card: Card
     guards: tuple[Guard, ...] = ()
     field: str = "messages"
+    course: Course | None = None
+    targets: tuple[Ready, ...] = ()
+
+    @property
+    def model(self) -> str:
+        """Who answers: of a route, that is known as soon as there is a first event."""
+        return self.card.id if self.course is None else self.course.answered or self.card.id
 
 
 async def ready(
-    services: Services, spec: TextSpec, guards: tuple[Guard, ...] = (), field: str | None = None,
+    services: Services, spec: TextSpec, guards: tuple[Guard, ...] = (), field: str | None = None, *,
+    models: Sequence[str] = (), whole: bool = False,
 ) -> Ready:
-    """`guards` are those that the client asks for; the operator's holds for every spec. Raises NotFound for the model,
-    InvalidRequest for what it cannot do, Unavailable where the operator's guard cannot judge."""
-    work = await asyncio.to_thread(_ready, services.library, spec)
+    """`models` are asked after the spec's own, in their order; `whole`: nothing is told to the client before all is
+    there. `guards` are those that the client asks for; the operator's holds for every spec.
+
+    Raises:
+        NotFound: no such model. InvalidRequest: it cannot do this. Unavailable: the operator's guard cannot judge.
+    """
+    course = services.router.course(spec.model, models, this_trail(), whole=whole)
+    work = await asyncio.to_thread(_ready, services.library, spec) if course is None else \
+        await asyncio.to_thread(_routed, services.library, spec, course)
     own = services.settings.guard
     guards = guards if own is None else (own, *guards)
     if not guards:
@@ -64,6 +81,20 @@ def _ready(library: Library, spec: TextSpec) -> Ready:
     return Ready(prepare(spec, card), card)
 
 
+def _routed(library: Library, spec: TextSpec, course: Course) -> Ready:
+    """For each target of a route. Those that cannot do it are left out; raises the first one's error where none can."""
+    works, errors = list[Ready](), list[DiptychError]()
+    for target in course.targets:
+        try:
+            works.append(_ready(library, spec.model_copy(update={"model": target.model})))
+        except DiptychError as error:
+            course.drop(target.model, unfit(error))
+            errors.append(error)
+    if not works:
+        raise errors[0]
+    return replace(works[0], course=course, targets=tuple(works))
+
+
 def _check_pictures(spec: ChatSpec, card: Card) -> None:
     for index, message in enumerate(spec.messages):
         if message.images and not card.vision:
@@ -76,19 +107,39 @@ async def run(services: Services, work: Ready, caller: str, seed: int | None) ->
     """One answer; see `text.stream.read` for its events. Closing it ends the run. Raises ContentBlocked for what
     a guard refuses."""
     spec, stop = work.prepared.spec, asyncio.Event()
+
+    def begin(model: str) -> AsyncGenerator[Event, None]:
+        target = next(target for target in work.targets if target.card.id == model)
+        return _run(services, target, caller, seed, stop)
+
+    await check_input(services, work.guards, spec, work.field)
+    if work.course is None:
+        this_trail().says(work.card.id)
+        told = _run(services, work, caller, seed, stop)
+    else:
+        told = services.router.stream(work.course, begin, stop)
+    if any(guard.output for guard in work.guards):
+        told = guarded(services, work.guards, told, stop)
+    async with contextlib.aclosing(told) as events:
+        async for event in events:
+            yield event
+
+
+async def _run(
+    services: Services, work: Ready, caller: str, seed: int | None, stop: asyncio.Event,
+) -> AsyncGenerator[Event, None]:
+    """One answer of one model."""
+    spec = work.prepared.spec
     if seed is not None:
         spec = spec.model_copy(update={"sampling": spec.sampling.model_copy(update={"seed": seed})})
 
     def begin(one: TextSpec) -> AsyncGenerator[Event, None]:
         return services.dispatcher.stream(one, caller=caller, stop=stop)
 
-    await check_input(services, work.guards, spec, work.field)
-    told = answered(begin, work.prepared, spec, stop)
-    if any(guard.output for guard in work.guards):
-        told = guarded(services, work.guards, told, stop)
-    async with contextlib.aclosing(told) as events:
-        async for event in events:
-            yield event
+    with services.router.using(work.card.id):
+        async with contextlib.aclosing(answered(begin, work.prepared, spec, stop)) as told:
+            async for event in told:
+                yield event
 
 
 async def runs(services: Services, works: list[Ready], count: int, caller: str) -> AsyncGenerator[Told, None]:

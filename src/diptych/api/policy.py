@@ -20,6 +20,7 @@ _RULES: tuple[tuple[str, tuple[str, ...] | None, str], ...] = (
     ("/api/classifiers", None, "chat"),
     ("/api/collections", None, "chat"),
     ("/api/agents", None, "chat"),
+    ("/api/routes", None, "admin"),
     ("/api/tools", READING, "chat"),
     ("/api/tools", None, "admin"),
     ("/sdapi", None, "images"),

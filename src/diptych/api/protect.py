@@ -17,7 +17,7 @@ from diptych.settings import Settings
 from diptych.store.database import Database
 from diptych.store.keys import KeyStore
 
-TOLD_HEADERS = ["retry-after", "location", "x-should-retry", *(
+TOLD_HEADERS = ["retry-after", "location", "x-should-retry", "x-diptych-model", "x-diptych-attempts", *(
     f"x-ratelimit-{what}-{kind}" for what in ("limit", "remaining", "reset") for kind in ("tokens", "pictures"))]
 
 

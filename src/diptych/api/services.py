@@ -16,6 +16,7 @@ from diptych.api.observe.observer import Observer
 from diptych.api.tasks.baselines import Baselines
 from diptych.core.errors import Forbidden, InvalidRequest
 from diptych.library import Library
+from diptych.routing.router import Router
 from diptych.schedule.dispatcher import Dispatcher
 from diptych.settings import Settings
 from diptych.store.jobs import JobStore
@@ -37,6 +38,7 @@ class Services:
     keys: KeyRing
     links: Links
     tools: Registry
+    router: Router
     baselines: Baselines = field(default_factory=Baselines)
     judged: Baselines = field(default_factory=Baselines)
     pictures: PictureJudge = field(default_factory=PictureJudge)

@@ -36,7 +36,8 @@ class Route(BaseModel):
     fallback_on: tuple[Fault, ...] = Field(FAULTS, description="faults after which the next target is asked")
     cooldown_after: int = Field(1, ge=1, le=1000, description="faults in a row after which a target is left alone")
     cooldown_seconds: float = Field(
-        30.0, ge=0, le=86_400, description="for so long; twice as long after each failed probe, at most 16 times")
+        30.0, ge=0, le=86_400, description="for so long, 0: never; twice as long after each failed probe, at most 16 "
+        "times")
     same_vectors: bool = Field(False, description=(
         "all targets are the same model, so that vectors of one can be compared with those of another"))
 

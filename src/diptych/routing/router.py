@@ -16,7 +16,7 @@ from diptych.core.endings import until_set
 from diptych.core.errors import DiptychError, RateLimited
 from diptych.core.events import Data, Event, Failed, Finished, ReasoningDelta, TokenDelta, ToolCallDelta
 from diptych.core.routes import Route, RouteTarget
-from diptych.routing.decide import Candidate, Health, order
+from diptych.routing.decide import Candidate, Health, State, order
 from diptych.routing.faults import Failure, broken_off, failure_of, failure_of_error, together
 from diptych.routing.trail import Attempt, Outcome, Trail
 
@@ -77,10 +77,12 @@ class Router:
     def live(self, model: str) -> Live:
         return self._live.setdefault(model, Live())
 
-    def health(self, model: str) -> tuple[Live, str, float]:
-        """State of a target, and the seconds that its cooldown still takes."""
+    def state(self, model: str) -> tuple[Live, State, float, float | None]:
+        """What is known of a target: its state, the seconds that its cooldown still takes, and those that it lately
+        took to its first token."""
         live, now = self.live(model), self._clock()
-        return live, live.health.state(now), max(0.0, (live.health.until or now) - now)
+        health = live.health
+        return live, health.state(now), max(0.0, (health.until or now) - now), health.latency(now)
 
     def course(self, model: str, others: Sequence[str], trail: Trail, *, whole: bool = False) -> Course | None:
         """The way of a request for `model`, and then `others` (its `models`), each of which may be a route; None for
@@ -182,8 +184,8 @@ class Router:
         self, course: Course, target: RouteTarget, failures: list[tuple[str, Failure]],
     ) -> Trial | None:
         """An attempt with this target; None where it is left alone, which is noted in `failures`."""
-        live, state, left = self.health(target.model)
-        if not live.health.may_try(self._clock()):
+        live, state, left, _ = self.state(target.model)
+        if course.route.cooldown_seconds and not live.health.may_try(self._clock()):
             last = live.last or ENDED_EARLY
             words = f"it is left alone for {left:.0f} s more" if state == "cooling" else "another request tries it now"
             failures.append((target.model, replace(last, message=f"{words}, because lately {last.message}")))

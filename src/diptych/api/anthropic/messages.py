@@ -36,14 +36,15 @@ async def messages(
 ) -> Response:
     """One answer to a conversation, whole or streamed. The run ends when its client goes."""
     spec = await asyncio.to_thread(message_spec, body, Pictures(services.settings))
-    work = await ready(services, spec, guards_of(body, services.settings))
+    work = await ready(services, spec, guards_of(body, services.settings), models=body.models or (),
+                       whole=not body.stream)
     events = runs(services, [work], 1, caller)
     id = f"msg_{secrets.token_hex(12)}"
     if not body.stream:
         said = await attended(request, _gathered(events))
-        return JSONResponse(whole(id, work.card.id, said), headers={"request-id": id})
+        return JSONResponse(whole(id, work.model, said), headers={"request-id": id})
     await attended(request, first_of(events))
-    return EventStream(_pieces(events, Blocks(id, work.card.id)))
+    return EventStream(_pieces(events, Blocks(id, work.model)))
 
 
 @router.post("/count_tokens", openapi_extra=body_of(CountTokensRequest))

@@ -37,7 +37,7 @@ async def chat_completions(
         spec = chat_spec(body, pictures)
     asked = Asked(
         count, count, stream=bool(body.stream), with_usage=with_usage, stop_shown=bool(body.include_stop_str_in_output),
-        old_calls=body.functions is not None,
+        models=tuple(body.models or ()), old_calls=body.functions is not None,
         whole_calls=request.headers.get("user-agent", "").startswith(WHOLE_CALLS))
     guards = guards_of(body, services.settings)
     grounding = await grounding_of(services, body, spec, caller)

@@ -27,6 +27,7 @@ async def completions(
     """Continue texts as they stand, without a chat template; with `suffix`, fill the gap before it."""
     count, with_usage = answers_of(body, body.best_of), include_usage(body)
     asked = Asked(count, body.n or 1, stream=bool(body.stream), with_usage=with_usage,
-                  stop_shown=bool(body.include_stop_str_in_output), logprobs=body.logprobs is not None)
+                  models=tuple(body.models or ()), stop_shown=bool(body.include_stop_str_in_output),
+                  logprobs=body.logprobs is not None)
     return await answer(request, services, completion_specs(body), caller, asked,
                         guards_of(body, services.settings))

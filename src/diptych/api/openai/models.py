@@ -33,14 +33,22 @@ class ModelPage(BaseModel):
 
 @router.get("/models")
 async def list_models(services: Having) -> ModelPage:
-    """All models on disk."""
-    return await asyncio.to_thread(lambda: ModelPage(data=[_object(card) for card in services.library.cards()]))
+    """All models on disk, of other servers, and the routes."""
+    cards = await asyncio.to_thread(services.library.cards)
+    routes = services.router.routes
+    return ModelPage(data=[*(_object(card) for card in cards if card.id not in routes), *map(_route, routes)])
 
 
 @router.get("/models/{id:path}")
 async def get_model(services: Having, id: str) -> ModelObject:
     """One model."""
+    if id in services.router.routes:
+        return _route(id)
     return await asyncio.to_thread(lambda: _object(services.library.get(id)))
+
+
+def _route(name: str) -> ModelObject:
+    return ModelObject(id=name, created=0, owned_by="route", panel="text")
 
 
 def _object(card: Card) -> ModelObject:

@@ -32,12 +32,15 @@ async def responses(
 ) -> Response:
     """One answer to a conversation, whole or streamed. It is not stored: `previous_response_id` is refused."""
     spec = await asyncio.to_thread(response_spec, body, Pictures(services.settings))
-    work = await ready(services, spec, guards_of(body, services.settings), "input")
+    work = await ready(services, spec, guards_of(body, services.settings), "input",
+                       models=body.models or (), whole=not body.stream)
     events = runs(services, [work], 1, caller)
     built = Built(body, spec, work.card.id)
     if not body.stream:
-        return JSONResponse(await attended(request, _whole(events, built)))
+        found = await attended(request, _whole(events, built))
+        return JSONResponse({**found, "model": work.model})
     await attended(request, first_of(events))
+    built.response["model"] = work.model
     return EventStream(_pieces(events, built))
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
+from diptych.core.routes import MAX_TARGETS
 from diptych.core.specs import MAX_PROMPT, MAX_SEED
 
 ModelId = Annotated[str, Field(min_length=1, max_length=300, description="id of a model; /v1/models lists them")]
@@ -53,7 +54,23 @@ class StreamOptions(Compatible):
     include_usage: Flag = Field(None, description="a last chunk with the token counts")
 
 
-class Guarded(Compatible):
+class Routed(Compatible):
+    """Fields of requests that may be answered by one of several models."""
+
+    models: list[ModelId] | None = Field(None, max_length=MAX_TARGETS, description=(
+        "further models, asked in this order where model does not answer; the first one stands for a missing model"))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _first(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("model") is None:
+            models = values.get("models")
+            if isinstance(models, list) and models and isinstance(models[0], str):
+                return {**values, "model": models[0]}
+        return values
+
+
+class Guarded(Routed):
     """Fields of requests that can ask for a guard; `api/tasks/guard_fields.py` reads them."""
 
     guard: Annotated[Any, WithJsonSchema({"anyOf": [{"type": "boolean"}, {"type": "object"}]})] = Field(

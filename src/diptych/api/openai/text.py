@@ -6,7 +6,7 @@ import contextlib
 import secrets
 import time
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from starlette.requests import Request
@@ -45,6 +45,8 @@ class Asked:
     grounded: Attempt | None = None
     shape: Kind | None = None
     """That of the answer, where it is another than the spec's."""
+    models: tuple[str, ...] = ()
+    """Those that are asked where the spec's own does not answer."""
 
 
 async def answer(
@@ -60,7 +62,7 @@ async def answer(
         raise InvalidRequest(
             f"n is {asked.shown}: with best_of and {len(specs)} prompts these are {len(specs) * asked.count} answers; "
             f"at most {MAX_ANSWERS} are made at once", param="n")
-    works = [await ready(services, spec, guards) for spec in specs]
+    works = [await ready(services, spec, guards, models=asked.models, whole=not asked.stream) for spec in specs]
     events = runs(services, works, asked.count, caller)
     if asked.grounded is not None:
         events = cited(events, asked.grounded)
@@ -73,7 +75,7 @@ async def answer(
 
 class _Answer:
     def __init__(self, kind: Kind, works: list[Ready], events: AsyncGenerator[Told, None], asked: Asked) -> None:
-        self._events, self._asked = events, asked
+        self._events, self._asked, self._work = events, asked, works[0]
         self._head = Head(kind, _PREFIX[kind] + secrets.token_hex(12), int(time.time()), works[0].card.id,
                           asked.old_calls, asked.stop_shown)
         self._said = [Said() for _ in range(len(works) * asked.count)]
@@ -85,6 +87,7 @@ class _Answer:
                 self._said[index].take(event)
         if not all(said.finished for said in self._said):
             raise ended_early()
+        self._head = replace(self._head, model=self._work.model)
         told: list[Said] = []
         for start in range(0, len(self._said), self._asked.count):
             group = self._said[start:start + self._asked.count]
@@ -99,6 +102,7 @@ class _Answer:
 
     async def chunks(self, first: Told) -> AsyncGenerator[str, None]:
         """Server-sent events. A failure half-way is an event with an `error`, and no `[DONE]` follows."""
+        self._head = replace(self._head, model=self._work.model)
         more = {"usage": None} if self._asked.with_usage else {}
         try:
             async with contextlib.aclosing(self._events):

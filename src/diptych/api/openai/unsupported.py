@@ -38,7 +38,7 @@ _TEXT: dict[str, Neutral] = {
     "bad_words": _nothing, "stop_token_ids": _nothing, "allowed_token_ids": _nothing, "use_beam_search": _only(False),
     "prompt_logprobs": _nothing, "guided_decoding_backend": _only("auto", "llguidance", "guidance"),
     "truncate_prompt_tokens": _never, "skip_special_tokens": _only(True), "n_predict": _only(-1), "n_probs": _only(0),
-    "models": _nothing, "provider": _nothing, "plugins": _nothing, "transforms": _nothing,
+    "provider": _nothing, "plugins": _nothing, "transforms": _nothing,
 }
 CHAT: dict[str, Neutral] = {
     **_TEXT, "best_of": _only(1), "modalities": _text_only, "audio": _never, "verbosity": _only("medium"),

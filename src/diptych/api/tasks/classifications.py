@@ -17,9 +17,10 @@ from diptych.api.openai.checked import same
 from diptych.api.openai.schema import Compatible, Flag, Number
 from diptych.api.services import Caller, Having, Services
 from diptych.api.streams import attended
-from diptych.api.tasks.classify import logits, question_of, texts_in
-from diptych.api.tasks.data import text_card
+from diptych.api.tasks.classify import Found, logits, question_of, texts_in
+from diptych.api.tasks.data import by_target, text_card
 from diptych.api.tasks.talks import TALKS, talks_in
+from diptych.core.cards import Card
 from diptych.core.errors import InvalidRequest
 from diptych.text.calibrate import Scale
 from diptych.text.classify import Question, independent, probabilities
@@ -112,8 +113,14 @@ async def _answer(
         raise InvalidRequest("threshold is for multi_label: of other labels the likeliest is told", param="threshold")
     if body.temperature is not None:
         scale = Scale(body.temperature)
-    card = await text_card(services, model)
-    found = await logits(services, card, question, [text for _, text in texts], caller, lambda index: texts[index][0])
+
+    async def work(model: str) -> tuple[Card, Found]:
+        card = await text_card(services, model)
+        return card, await logits(
+            services, card, question, [text for _, text in texts], caller, lambda index: texts[index][0])
+
+    # A calibration holds for the model that it was made with, and for no other.
+    card, found = await (by_target(services, model, work) if classifier is None else work(model))
     results = [{TARGET: told(question, one, scale, body.threshold)} for one in found.logits]
     return {"id": f"clas-{secrets.token_hex(12)}", "object": "classification", "model": card.id, "results": results,
             "calibration": None if classifier is None else _calibration(classifier),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from diptych.api.errors import failure
 from diptych.api.services import Services
@@ -13,7 +13,9 @@ from diptych.core.cards import Card
 from diptych.core.errors import DiptychError, InvalidRequest, Unavailable
 from diptych.core.events import Data, Failed, Metrics
 from diptych.core.specs import EmbedSpec, RerankSpec, ScoreSpec
+from diptych.routing.trail import this_trail
 
+Result = TypeVar("Result")
 Measurement = EmbedSpec | RerankSpec | ScoreSpec
 
 
@@ -23,6 +25,21 @@ async def text_card(services: Services, model: str) -> Card:
     if card.panel != "text":
         raise InvalidRequest(f"model {card.id!r} makes pictures, not text", param="model")
     return card
+
+
+async def by_target(services: Services, model: str, work: Callable[[str], Awaitable[Result]]) -> Result:
+    """What `work` gives for `model`; of a route, for the first target that it can be done with, all of it by that one:
+    vectors and scores of different models cannot be compared.
+
+    Raises:
+        DiptychError: what it failed with.
+    """
+    course = services.router.course(model, (), this_trail())
+    if course is not None:
+        return await services.router.value(course, work)
+    found = await work(model)
+    this_trail().says(model)
+    return found
 
 
 async def measured(
@@ -39,14 +56,15 @@ async def measured(
     value: dict[str, Any] | None = None
     tokens = 0
     try:
-        async with contextlib.aclosing(services.dispatcher.stream(spec, caller=caller)) as events:
-            async for event in events:
-                if isinstance(event, Failed):
-                    raise failure(event)
-                if isinstance(event, Data):
-                    value = event.value
-                elif isinstance(event, Metrics):
-                    tokens = int(event.values.get("prompt_tokens", 0))
+        with services.router.using(spec.model):
+            async with contextlib.aclosing(services.dispatcher.stream(spec, caller=caller)) as events:
+                async for event in events:
+                    if isinstance(event, Failed):
+                        raise failure(event)
+                    if isinstance(event, Data):
+                        value = event.value
+                    elif isinstance(event, Metrics):
+                        tokens = int(event.values.get("prompt_tokens", 0))
     except DiptychError as error:
         told = renamed(error.param, names or {})
         if told != error.param and error.param and error.message.startswith(f"{error.param}:"):

@@ -18,9 +18,10 @@ from diptych.api.docs import body_of
 from diptych.api.errors import not_supported, shown
 from diptych.api.openai.checked import checked, same
 from diptych.api.openai.schema import Compatible, ModelId
-from diptych.api.services import Caller, Having
+from diptych.api.services import Caller, Having, Services
 from diptych.api.streams import attended
-from diptych.api.tasks.data import measured, text_card
+from diptych.api.tasks.data import by_target, measured, text_card
+from diptych.core.cards import Card
 from diptych.core.errors import InvalidRequest
 from diptych.core.specs import EmbedSpec
 
@@ -54,11 +55,16 @@ async def embeddings(
     """A vector of length 1 for each text. A model for chat gives the mean of its last states."""
     encoding, keep = _encoding(body), same(body, "dimensions", "output_dimension")
     inputs = inputs_of(body.input)
-    card = await text_card(services, body.model)
-    if keep is not None and card.embedding is not None and keep > card.embedding:
-        raise _too_many(keep, card.embedding)
-    spec = checked(EmbedSpec, model=card.id, inputs=inputs)
-    found = await attended(request, measured(services, spec, caller, {"inputs": "input"}))
+    _check_route(services, body.model)
+
+    async def work(model: str) -> tuple[Card, dict[str, Any]]:
+        card = await text_card(services, model)
+        if keep is not None and card.embedding is not None and keep > card.embedding:
+            raise _too_many(keep, card.embedding)
+        spec = checked(EmbedSpec, model=card.id, inputs=inputs)
+        return card, await measured(services, spec, caller, {"inputs": "input"})
+
+    card, found = await attended(request, by_target(services, body.model, work))
     vectors = found["vectors"]
     if keep is not None and keep > len(vectors[0]):
         raise _too_many(keep, len(vectors[0]))
@@ -68,6 +74,16 @@ async def embeddings(
     more = {} if keep is None else {"dimensions": {"kept": keep, "of": len(vectors[0]), "normalized": True}}
     return JSONResponse({"id": f"embd-{secrets.token_hex(12)}", "object": "list", "data": data, "model": card.id,
                          "usage": {"prompt_tokens": used, "total_tokens": used}, **more})
+
+
+def _check_route(services: Services, model: str) -> None:
+    """Raises InvalidRequest for a route whose vectors would come from one model today and from another tomorrow."""
+    route = services.router.routes.get(model)
+    if route is not None and len(route.targets) > 1 and not route.same_vectors:
+        raise InvalidRequest(
+            f"model {model!r} is a route over {len(route.targets)} models, and vectors of different models cannot be "
+            "compared: name one of them, or, where all are the same model, set same_vectors for the route",
+            param="model", code="vectors_differ")
 
 
 def inputs_of(value: Any, name: str = "input") -> tuple[str | tuple[int, ...], ...]:

@@ -46,5 +46,5 @@ async def fim_completions(
     spec = checked(CompletionSpec, model=body.model, prompt=body.prompt, suffix=body.suffix or None,
                    sampling=sampling_of(body, body.max_tokens, None), **common)
     asked = Asked(count, count, stream=bool(body.stream), with_usage=with_usage or bool(body.stream), shape="chat",
-                  stop_shown=bool(body.include_stop_str_in_output))
+                  models=tuple(body.models or ()), stop_shown=bool(body.include_stop_str_in_output))
     return await answer(request, services, [spec], caller, asked, guards_of(body, services.settings))

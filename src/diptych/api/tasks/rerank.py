@@ -17,7 +17,7 @@ from diptych.api.openai.checked import checked, list_at, text_at
 from diptych.api.openai.schema import Compatible, Flag, ModelId
 from diptych.api.services import Caller, Having, Services
 from diptych.api.streams import attended
-from diptych.api.tasks.data import all_measured, measured, text_card
+from diptych.api.tasks.data import all_measured, by_target, measured, text_card
 from diptych.core.cards import Card
 from diptych.core.errors import InvalidRequest
 from diptych.core.specs import EmbedSpec, RerankSpec
@@ -68,11 +68,16 @@ async def _answer(services: Services, body: RerankRequest, caller: str) -> dict[
         if body.more.get(name) is not None:
             raise not_supported(name, shown(body.more[name]))
     documents = texts_of(body.documents, body.rank_fields)
-    card = await text_card(services, body.model)
-    method = _method(card, body.method or "auto")
-    if body.normalize and method != "reranker":
-        raise InvalidRequest(f"normalize is for scores of a reranker; those by {method} are bounded", param="normalize")
-    scores, used = await relevance(services, card, method, body.query, documents, caller)
+
+    async def work(model: str) -> tuple[Card, str, list[float], int]:
+        card = await text_card(services, model)
+        method = _method(card, body.method or "auto")
+        if body.normalize and method != "reranker":
+            raise InvalidRequest(f"normalize is for scores of a reranker; those by {method} are bounded",
+                                 param="normalize", code="unsupported_value")
+        return card, method, *await relevance(services, card, method, body.query, documents, caller)
+
+    card, method, scores, used = await by_target(services, body.model, work)
     if body.normalize:
         scores = [sigmoid(score) for score in scores]
     results: list[dict[str, Any]] = []
@@ -144,7 +149,9 @@ def _method(card: Card, asked: str) -> str:
     if asked == "auto":
         return "reranker" if "rerank" in card.tasks else "likelihood" if "chat" in card.tasks else "embeddings"
     if asked == "reranker" and "rerank" not in card.tasks:
-        raise InvalidRequest(f"method is reranker, but model {card.id!r} is none", param="method")
+        raise InvalidRequest(f"method is reranker, but model {card.id!r} is none", param="method",
+                             code="unsupported_value")
     if asked == "likelihood" and "chat" not in card.tasks:
-        raise InvalidRequest(f"method is likelihood, but model {card.id!r} makes no text", param="method")
+        raise InvalidRequest(f"method is likelihood, but model {card.id!r} makes no text", param="method",
+                             code="unsupported_value")
     return asked

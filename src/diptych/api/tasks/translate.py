@@ -52,7 +52,8 @@ async def translate(
         raise InvalidRequest("glossary has an empty word", param="glossary")
     source = None if body.source == "auto" else body.source
     works = [await ready(services, translation(body.model, text, source, body.target, body.glossary,
-                                               body.keep_formatting), field="text") for text in texts]
+                                               body.keep_formatting), field="text",
+                         whole=not body.stream) for text in texts]
     events = runs(services, works, 1, caller)
     if not body.stream:
         return JSONResponse(await attended(request, _whole(works, events)))
@@ -93,4 +94,4 @@ def _answer(works: list[Ready], said: list[Said]) -> dict[str, Any]:
         translations.append({"index": index, "text": "".join(one.text).strip("\n"),
                              "finish_reason": one.finished.reason})
     metrics = [one.metrics for one in said]
-    return {"model": works[0].card.id, "translations": translations, "usage": usage(metrics, metrics)}
+    return {"model": works[0].model, "translations": translations, "usage": usage(metrics, metrics)}
