@@ -2,7 +2,7 @@
 # Recipes use relative paths only, so that a checkout path with spaces works.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help run demo test lint setup clean constraints starter
+.PHONY: help run demo test bench lint setup clean constraints starter
 
 # Reach the recipes through the environment, where quoting cannot go wrong.
 export PORT DATA PYTHON ARGS
@@ -27,6 +27,10 @@ setup: ## create .venv and install everything that `make run` needs
 test: ## set up and run all tests, ruff, mypy and import-linter among them
 	@sh scripts/setup.sh test
 	@sh scripts/test.sh
+
+bench: ## measure against other software on this machine (about 20 minutes; ARGS=--quick: a smoke test)
+	@sh scripts/setup.sh test
+	@sh scripts/bench.sh
 
 lint: ## ruff, mypy and import-linter only
 	@sh scripts/setup.sh test

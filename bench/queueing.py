@@ -1,6 +1,6 @@
 """A queue of 100,000 jobs: how fast jobs are accepted and claimed, and what questions about the queue cost.
 
-    python bench/queueing.py [--jobs 100000] [--callers 20] [--no-postgres]
+    python bench/queueing.py [--jobs 100000] [--callers 20] [--no-postgres] [--quick]
 
 SQLite in a temporary folder, as in a data folder; PostgreSQL, where it is installed, on a Unix socket, with commits
 that wait for the disk. Targets: 1,000 jobs accepted per second, 2 ms for a claim (choosing the job included).
@@ -148,14 +148,16 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=100_000)
     parser.add_argument("--callers", type=int, default=20)
     parser.add_argument("--no-postgres", action="store_true")
+    parser.add_argument("--quick", action="store_true", help="a smoke test of some seconds; its figures mean nothing")
     options = parser.parse_args()
+    jobs = 2000 if options.quick else options.jobs
     with databases(not options.no_postgres) as urls:
-        found = {name: measure(url, options.jobs, options.callers) for name, url in urls.items()}
+        found = {name: measure(url, jobs, options.callers) for name, url in urls.items()}
     rows = [(label, *(f"{result[key]:.4g}" for result in found.values()), target) for label, key, target in ROWS]
-    report("queue", rows, (f"{options.jobs} jobs, {options.callers} callers", *found, "target"),
-                   {"jobs": options.jobs, "callers": options.callers,
-                    **{name.lower(): {key: round(value, 3) for key, value in result.items()}
-                       for name, result in found.items()}})
+    report("queueing", rows, (f"{jobs} jobs, {options.callers} callers", *found, "target"),
+           {"jobs": jobs, "callers": options.callers, "quick": options.quick,
+            **{name.lower(): {key: round(value, 3) for key, value in result.items()}
+               for name, result in found.items()}})
 
 
 if __name__ == "__main__":
