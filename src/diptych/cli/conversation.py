@@ -12,6 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from diptych.cli.asking import told_calls, told_citations
 from diptych.cli.errors import CliError, ServerError
 from diptych.cli.output import say
 
@@ -35,33 +36,50 @@ class Conversation:
     model: str
     system: str | None = None
     sampling: dict[str, Any] = field(default_factory=dict)
-    turns: list[dict[str, str]] = field(default_factory=list)
+    turns: list[dict[str, Any]] = field(default_factory=list)
+    pictures: list[str] = field(default_factory=list)
+    """URLs of pictures that go with the next question."""
+    calls: list[dict[str, str]] = field(default_factory=list)
+    citations: list[dict[str, Any]] = field(default_factory=list)
+    ending: dict[str, Any] = field(default_factory=dict)
+    """Of the last answer: what it calls, what it rests on, and its `finish_reason`."""
     usage: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     """From the first piece of the last answer to its last."""
 
     def ask(self, question: str) -> Generator[str]:
         """Pieces of the answer as they come. A question without any answer is forgotten again."""
-        self.turns.append({"role": "user", "content": question})
+        self.add(question)
         answer = ""
         try:
             for piece in self._pieces():
                 answer += piece
                 yield piece
         finally:
-            if answer:
-                self.turns.append({"role": "assistant", "content": answer})
+            if answer or self.calls:
+                told = "\n".join(part for part in (answer, *told_calls(self.calls)) if part)
+                self.turns.append({"role": "assistant", "content": told})
             else:
                 self.turns.pop()
+
+    def add(self, question: str) -> None:
+        content: Any = question
+        if self.pictures:
+            content = [*({"type": "image_url", "image_url": {"url": url}} for url in self.pictures),
+                       {"type": "text", "text": question}]
+            self.pictures = []
+        self.turns.append({"role": "user", "content": content})
 
     def clear(self) -> None:
         self.turns.clear()
 
-    def _pieces(self) -> Generator[str]:
+    def body(self) -> dict[str, Any]:
         messages = ([{"role": "system", "content": self.system}] if self.system else []) + self.turns
-        body = {"model": self.model, "messages": messages, "stream": True,
-                "stream_options": {"include_usage": True}, **self.sampling}
-        self.usage, self.seconds = {}, 0.0
+        return {"model": self.model, "messages": messages, **self.sampling}
+
+    def _pieces(self) -> Generator[str]:
+        body = {**self.body(), "stream": True, "stream_options": {"include_usage": True}}
+        self.usage, self.seconds, self.calls, self.citations, self.ending = {}, 0.0, [], [], {}
         started: float | None = None
         with closing(self.api.sse("POST", "/v1/chat/completions", body=body)) as chunks:
             for chunk in chunks:
@@ -70,11 +88,34 @@ class Conversation:
                 if chunk.get("usage"):
                     self.usage = chunk["usage"]
                 for choice in chunk.get("choices", []):
+                    self._see(choice)
                     piece = choice.get("delta", {}).get("content")
                     if piece:
                         started = started if started is not None else time.perf_counter()
                         yield piece
                         self.seconds = time.perf_counter() - started
+
+    def _see(self, choice: dict[str, Any]) -> None:
+        """What is not the answer's text."""
+        delta = choice.get("delta", {})
+        for call in delta.get("tool_calls") or ():
+            while len(self.calls) <= call["index"]:
+                self.calls.append({"name": "", "arguments": ""})
+            for name in ("name", "arguments"):
+                self.calls[call["index"]][name] += call["function"].get(name) or ""
+        self.citations += delta.get("citations") or ()
+        if choice.get("finish_reason"):
+            self.ending = choice
+
+    def remark(self) -> str:
+        """Why the answer is not whole; empty when it is."""
+        reason = self.ending.get("finish_reason")
+        if reason == "content_filter":
+            scores = self.ending.get("guard", {}).get("blocked", {})
+            told = ", ".join(f"{name} {score:.2f}" for name, score in scores.items())
+            return f"a guard ended the answer{': ' if told else ''}{told}"
+        return {"length": "the answer is cut off: it reached the limit of tokens",
+                "repetition": "the answer was ended: it went round in circles"}.get(str(reason), "")
 
     def speed(self) -> str:
         """`12 tokens, 34.5 tokens/s`; empty when the server told no usage."""
@@ -107,12 +148,29 @@ def piped_text(with_question: bool) -> str:
 
 
 def ask_once(conversation: Conversation, question: str) -> None:
-    """The answer on standard output, its speed on standard error."""
+    """The answer and what it calls on standard output, what it rests on and its speed on standard error.
+
+    Raises:
+        CliError: a guard ended it, or it was to have a form and is not whole.
+    """
+    written = False
     for piece in conversation.ask(question):
         print(piece, end="", flush=True)
-    print(flush=True)
+        written = True
+    if written or not conversation.calls:
+        print(flush=True)
+    for line in told_calls(conversation.calls):
+        print(line, flush=True)
+    for line in told_citations(conversation.citations):
+        say(line)
     if sys.stderr.isatty() and conversation.speed():
         say(f"({conversation.speed()})")
+    remark = conversation.remark()
+    if remark and (conversation.ending["finish_reason"] == "content_filter"
+                   or "response_format" in conversation.sampling):
+        raise CliError(remark)
+    if remark and sys.stderr.isatty():
+        say(f"({remark})")
 
 
 def talk(conversation: Conversation) -> None:
@@ -158,7 +216,9 @@ def _answer(console: Any, conversation: Conversation, question: str) -> None:
             for piece in pieces:
                 # Not through markup: the model's square brackets are text.
                 console.print(piece, end="", markup=False, soft_wrap=True)
-        note = conversation.speed()
+        for line in (*told_calls(conversation.calls), *told_citations(conversation.citations)):
+            console.print(f"\n{line}", end="", markup=False, style="cyan")
+        note = " · ".join(part for part in (conversation.speed(), conversation.remark()) if part)
     except KeyboardInterrupt:
         note = "stopped"
     except CliError as error:

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from diptych.cli import chat, demo, doctor, image, jobs, key, models, rerun, serve, top
+from diptych.cli import chat, classify, demo, doctor, embed, image, jobs, key, models, rerun, serve, top, translate
 from diptych.cli.errors import CliError
 from diptych.core.errors import DiptychError
 
@@ -18,7 +18,10 @@ app = typer.Typer(
 
 app.command()(serve.serve)
 app.command()(image.image)
-app.command()(chat.chat)
+app.command(epilog=chat.EPILOG)(chat.chat)
+app.command(epilog=classify.EPILOG)(classify.classify)
+app.command(epilog=translate.EPILOG)(translate.translate)
+app.command(epilog=embed.EPILOG)(embed.embed)
 app.add_typer(models.app, name="models")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(key.app, name="key")
