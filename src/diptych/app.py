@@ -58,6 +58,7 @@ from diptych.settings import Settings
 from diptych.store.jobs import JobStore
 from diptych.store.keys import KeyStore
 from diptych.store.seat import Seat
+from diptych.text.grounding.collections import CollectionStore
 from diptych.text.registry import Registry
 
 FLUSH_SECONDS = 5
@@ -113,6 +114,7 @@ async def running(
 ) -> AsyncIterator[tuple[Services, Hub]]:
     """The parts of the server, started; they are stopped at the end. Raises Unavailable."""
     await asyncio.to_thread(make_folders, settings)
+    await asyncio.to_thread(CollectionStore(settings.data_dir).sweep)
     store = JobStore(settings.url)
     try:
         await asyncio.to_thread(store.migrate)

@@ -114,6 +114,8 @@ class Settings(BaseSettings):
     fetch_hosts: tuple[str, ...] = Field((), description=(
         "hosts that a URL in a request may name: names, *.example.org, * for all public ones; networks (10.1.0.0/16) "
         "for private addresses"))
+    max_document_bytes: int = Field(
+        32 * 1024 * 1024, ge=1024, description="largest body of files that are added to a collection")
     max_fetch_bytes: int = Field(32 * 1024 * 1024, ge=1, description="largest answer to a fetched URL")
     fetch_seconds: float = Field(20.0, gt=0, description="how long fetching a URL may take in all")
     max_image_bytes: int = Field(32 * 1024 * 1024, ge=1024, description="largest file of a picture that is sent")

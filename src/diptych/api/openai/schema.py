@@ -154,6 +154,8 @@ class ChatRequest(SamplingFields):
     continue_final_message: Flag = Field(None, description="vLLM's name for prefix of the last message")
     documents: Annotated[Any, WithJsonSchema(_DOCUMENTS)] = Field(
         None, description="what the answer is to rest on: texts, or objects {id, title, text}, or Cohere's {id, data}")
+    collection: Annotated[Any, WithJsonSchema(_CHOICE)] = Field(
+        None, description="a collection whose passages are looked up: its name, or {name, top_k, mode}")
     citations: str | None = Field(None, max_length=100, description=(
         "where the answer has it from: auto, checked afterwards; quote: the answer quotes, word by word, and the "
         "grammar sees to it; off"))

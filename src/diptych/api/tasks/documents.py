@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import Field
 
 from diptych.api.errors import shown
-from diptych.api.openai.checked import list_at, object_at, text_at
+from diptych.api.native.schema import Body
+from diptych.api.openai.checked import checked, list_at, object_at, text_at
 from diptych.api.openai.schema import ChatRequest
 from diptych.api.services import Services
+from diptych.api.tasks.collections_search import MAX_FOUND, Mode, searched
 from diptych.core.errors import InvalidRequest, NotFound
 from diptych.core.events import Event, Finished
 from diptych.core.specs import ChatSpec
@@ -22,10 +26,18 @@ MODES = ("auto", "quote", "off")
 TOO_LONG = "context_length_exceeded"
 MAX_DOCUMENTS = 1000
 MAX_TITLE = 500
+MAX_QUESTION = 20_000
+"""Characters that are looked up."""
 DEFAULT_CONTEXT = 8192
 """Tokens; what a model has that has more, unless the operator gives it more."""
 _TEXTS = ("text", "content", "snippet", "body")
 _TITLES = ("title", "name")
+
+
+class CollectionAsked(Body):
+    name: str = Field(min_length=1, max_length=100)
+    top_k: int = Field(5, ge=1, le=MAX_FOUND)
+    mode: Literal["hybrid", "keyword", "vector"] | None = None
 
 
 async def grounding_of(
@@ -34,7 +46,7 @@ async def grounding_of(
     """None where the request names no documents. Raises InvalidRequest; NotFound for a model or a collection."""
     mode = mode_of(body)
     documents = documents_of(body.documents)
-    if not documents:
+    if not documents and body.collection is None:
         if mode == "quote":
             raise InvalidRequest("citations is 'quote', but there are no documents to quote: give documents or "
                                  "collection", param="citations")
@@ -42,7 +54,19 @@ async def grounding_of(
     _check(spec, mode)
     question = next((message.text for message in reversed(spec.messages) if message.role == "user"), "")
     room = await asyncio.to_thread(_room, services, spec.model)
-    return Grounding(spec, mode, documents, (), question, room)
+    found = () if body.collection is None else await _found(services, body.collection, question, caller)
+    return Grounding(spec, mode, documents, found, question, room)
+
+
+async def _found(services: Services, given: Any, question: str, caller: str) -> tuple[Passage, ...]:
+    """What a collection has about the question. Raises InvalidRequest, NotFound."""
+    asked = {"name": given} if isinstance(given, str) else object_at(given, "collection", "a name or an object")
+    wanted = checked(CollectionAsked, "collection", **{str(name): value for name, value in asked.items()})
+    if not question.strip():
+        raise InvalidRequest("collection: there is no message of the user whose text could be looked up",
+                             param="collection")
+    mode = Mode(wanted.mode, wanted.top_k)
+    return (await searched(services, caller, wanted.name, question[:MAX_QUESTION], mode)).passages
 
 
 def mode_of(body: ChatRequest) -> str:
