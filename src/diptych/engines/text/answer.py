@@ -181,5 +181,6 @@ def read_error(error: dict[str, Any], param: str) -> Failed:
 def over_context(tokens: int, limit: int, param: str) -> Failed:
     """What a prompt of `tokens` tokens is told that leaves no room for an answer within `limit`."""
     return Failed(
-        message=f"{param}: the prompt has {tokens} tokens, the limit is {limit} (prompt and answer together)",
+        message=f"{param}: the prompt has {tokens} tokens, and this model's maximum context length is {limit} tokens "
+        "(prompt and answer together)",
         status=400, param=param, code="context_length_exceeded")
