@@ -54,6 +54,14 @@ class Api:
                 raise _server_error(answer)
             return answer.json() if answer.content else None
 
+    def upload(self, path: str, name: str, data: bytes) -> Any:
+        """Send one file as multipart/form-data; the answer's JSON. Raises `ServerError`."""
+        with self._faults():
+            answer = self._http.post(path, files={"file": (name, data, "application/octet-stream")}, timeout=LONG)
+            if answer.is_error:
+                raise _server_error(answer)
+            return answer.json()
+
     def bytes(self, url: str) -> bytes:
         """The content at `url`, which may be relative to the server's address."""
         with self._faults():

@@ -7,7 +7,22 @@ import sys
 
 import typer
 
-from diptych.cli import chat, classify, demo, doctor, embed, image, jobs, key, models, rerun, serve, top, translate
+from diptych.cli import (
+    chat,
+    classify,
+    collection,
+    demo,
+    doctor,
+    embed,
+    image,
+    jobs,
+    key,
+    models,
+    rerun,
+    serve,
+    top,
+    translate,
+)
 from diptych.cli.errors import CliError
 from diptych.core.errors import DiptychError
 
@@ -23,6 +38,7 @@ app.command(epilog=classify.EPILOG)(classify.classify)
 app.command(epilog=translate.EPILOG)(translate.translate)
 app.command(epilog=embed.EPILOG)(embed.embed)
 app.add_typer(models.app, name="models")
+app.add_typer(collection.app, name="collection")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(key.app, name="key")
 app.command()(top.top)

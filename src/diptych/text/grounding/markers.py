@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 _MARK = re.compile(r"[ \t]?\[[ ]?(\d{1,3}(?:[ ]?[,;][ ]?\d{1,3}){0,9})[ ]?\]")
 _BEGUN = re.compile(r"[ \t]?(?:\[[\d ,;]{0,50})?$")
-_CODE = re.compile(r"`+")
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class Markers:
         return "".join(made)
 
     def _keep(self, made: list[str], text: str) -> None:
-        if len(_CODE.findall(text)) % 2:
+        if text.count("`") % 2:
             self._code = not self._code
         made.append(text)
         self._parts.append(text)
