@@ -41,7 +41,7 @@ class Card(BaseModel):
     id: str
     panel: Panel
     family: str
-    format: Literal["diffusers", "gguf", "safetensors", "upstream"]
+    format: Literal["diffusers", "checkpoint", "gguf", "safetensors", "upstream"]
     path: str
     bytes: int = Field(ge=0)
     name: str = ""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from diptych.core.cards import Card
 from diptych.core.errors import NotFound
+from diptych.library.checkpoint import identify_checkpoint
 from diptych.library.gguf import BadFile
 from diptych.library.identify import MODEL_INDEX, identify_diffusers, identify_gguf, part_files
 from diptych.library.pickles import PICKLES, pickled_among, told_pickled
@@ -125,6 +126,8 @@ def _identify(path: Path, starter: Path | None) -> Card | None:
         return identify_diffusers(path, STARTER if path == starter else None)
     if path.suffix.lower() in PICKLES:
         raise BadFile(told_pickled(path))
+    if path.suffix == ".safetensors":
+        return identify_checkpoint(path)
     return identify_gguf(path, STARTER_TEXT if path.parent.name == STARTER_TEXT else None)
 
 
@@ -141,7 +144,8 @@ def _add(cards: dict[str, Card], card: Card, problems: list[str]) -> None:
 
 
 def _models_below(root: Path) -> Iterator[Path]:
-    """Diffusers folders, transformers folders and GGUF files, in a stable order. Follows links, each folder once."""
+    """Diffusers folders, transformers folders, GGUF and safetensors files, in a stable order. Follows links, each
+    folder once."""
     visited: set[tuple[int, int]] = set()
     for folder, folders, files in os.walk(root, followlinks=True):
         here = Path(folder)
@@ -164,7 +168,9 @@ def _models_below(root: Path) -> Iterator[Path]:
         if is_text_folder(files):
             yield here
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (here / name for name in sorted(files) if name.endswith(".gguf") and not name.startswith("."))
+        # The weights of a language model's folder are no models of their own.
+        endings = (".gguf",) if is_text_folder(files) else (".gguf", ".safetensors")
+        yield from (here / name for name in sorted(files) if name.endswith(endings) and not name.startswith("."))
         yield from pickled_among(here, files)
 
 

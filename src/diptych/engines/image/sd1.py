@@ -1,4 +1,4 @@
-"""Stable Diffusion 1.x: a folder in diffusers' layout with a CLIP text encoder, a UNet and a VAE.
+"""Stable Diffusion 1 and 2: a CLIP text encoder, a UNet and a VAE, in a folder in diffusers' layout or in one file.
 
 Weights load from safetensors only. The parts are loaded one by one: the pipeline classes above them are not needed.
 """
@@ -22,6 +22,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils.logging import disable_progress_bar
 
 from diptych.core.errors import InvalidRequest, JobFailed
+from diptych.engines.image.checkpoint import Parts, load_checkpoint
 from diptych.engines.image.conditioning import ClipEncoder
 from diptych.engines.image.model import Contexts
 
@@ -82,28 +83,33 @@ def guidance_embedding(scale: torch.Tensor, features: int) -> torch.Tensor:
 
 
 def load_model(path: str, device: torch.device, dtype: torch.dtype) -> StableDiffusion1:
-    """Load a folder.
+    """Load a folder, or a checkpoint in one file.
 
     Raises:
-        InvalidRequest: the folder is not a Stable Diffusion 1.x folder with safetensors weights, and what is missing.
+        InvalidRequest: it is no such model with safetensors weights, and what is missing.
     """
     disable_progress_bar()
-    folder = Path(path)
-    vae_name = _check_layout(folder)
-    vae_class = AutoencoderTiny if vae_name == "AutoencoderTiny" else AutoencoderKL
+    place = Path(path)
     try:
-        unet = _load_weights(UNet2DConditionModel, folder / "unet", torch_dtype=dtype)
-        vae = _load_weights(vae_class, folder / "vae", torch_dtype=dtype)
-        text_encoder = _load_weights(CLIPTextModel, folder / "text_encoder", dtype=dtype)
-        tokenizer = _load_tokenizer(folder / "tokenizer", text_encoder.config.vocab_size)
-        config = _json(folder / "scheduler" / "scheduler_config.json")
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        log.exception("model %s could not be loaded", folder.name)
-        reason = str(error).strip().split("\n")[0].replace(str(folder), folder.name)[:300]
-        raise InvalidRequest(f"model folder {folder.name!r} could not be loaded: {reason}", param="model") from error
+        unet, vae, text_encoder, tokenizer, config = (
+            load_checkpoint(place, dtype) if place.is_file() else _load_folder(place, dtype))
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StopIteration) as error:
+        log.exception("model %s could not be loaded", place.name)
+        reason = str(error).strip().split("\n")[0].replace(str(place), place.name)[:300]
+        what = "file" if place.is_file() else "folder"
+        raise InvalidRequest(f"model {what} {place.name!r} could not be loaded: {reason}", param="model") from error
     for part in (unet, vae, text_encoder):
         part.to(device).eval().requires_grad_(False)
     return StableDiffusion1(unet, vae, ClipEncoder(tokenizer, text_encoder, device), config)
+
+
+def _load_folder(folder: Path, dtype: torch.dtype) -> Parts:
+    vae_class = AutoencoderTiny if _check_layout(folder) == "AutoencoderTiny" else AutoencoderKL
+    unet = _load_weights(UNet2DConditionModel, folder / "unet", torch_dtype=dtype)
+    vae = _load_weights(vae_class, folder / "vae", torch_dtype=dtype)
+    text_encoder = _load_weights(CLIPTextModel, folder / "text_encoder", dtype=dtype)
+    tokenizer = _load_tokenizer(folder / "tokenizer", text_encoder.config.vocab_size)
+    return unet, vae, text_encoder, tokenizer, _json(folder / "scheduler" / "scheduler_config.json")
 
 
 def _check_layout(folder: Path) -> str:
