@@ -39,6 +39,7 @@ BAD: list[tuple[Any, ...]] = [
     ({"guard": {"thresholds": 1}}, "guard.thresholds"),
     ({"guard": {"thresholds": {"hate": 0.1}, "categories": ["sexual"]}}, "guard"),
     ({"guard": {"input": False, "output": False}}, "guard"), ({"guard": {"model": "nothing"}}, "guard.model", 404),
+    ({"guard": {"model": "starter"}}, "guard.model"),
     ({"guardrails": {}}, "guardrails"), ({"guardrails": [1]}, "guardrails[0]"),
     ({"guardrails": [{"magic": {}}]}, "guardrails[0].magic"),
     ({"guardrails": [{"moderation_llm_v2": 1}]}, "guardrails[0].moderation_llm_v2"),

@@ -48,7 +48,9 @@ async def check_models(services: Services, guards: Sequence[Guard], own: Guard |
     """Raises Unavailable where the operator's guard (`own`) cannot judge, and for others NotFound or InvalidRequest."""
     for guard in guards:
         try:
-            await text_card(services, guard.model)
+            card = await text_card(services, guard.model)
+            if card.format == "upstream" or "chat" not in card.tasks:
+                raise InvalidRequest(f"model {card.id!r} cannot judge: that takes a chat model of this machine")
         except DiptychError as error:
             if guard is own:
                 raise _failed(error) from None
