@@ -134,7 +134,7 @@ async def running(
             await registry.open()
             yield Services(
                 settings, store, library, dispatcher, Pulls(settings), observer, ring, Links(), registry,
-                Router(settings.routes)), hub
+                Router(settings.routes, note=metrics.routed)), hub
         finally:
             await registry.close()
             await dispatcher.stop()

@@ -74,7 +74,7 @@ async def act(
             await asyncio.sleep(0.05)
     if way == "late":
         await asyncio.sleep(2.0)
-    for index in range(400 if way == "long" else 3):
+    for index in range(2000 if way == "long" else 3):
         await piece(writer, {"content": f"{way}{index} "})
         await asyncio.sleep(0.02 if way == "long" else 0.0)
     if way == "cut":

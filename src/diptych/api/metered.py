@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 from diptych.api.limits import Limits, Meter, prompt_tokens
+from diptych.core.errors import DiptychError
 from diptych.core.events import Event, Failed
 from diptych.core.jobs import Job, JobState
 from diptych.core.keys import LOCAL, ApiKey
@@ -63,14 +64,23 @@ class MeteredDispatcher(Dispatcher):
         prompt = prompt_tokens(spec)
         reserved = self._reservation(spec, key, prompt)
         await self.limits.take(key, "tokens", reserved)
-        meter = Meter(prompt)
+        meter, settled = Meter(prompt), False
         try:
             async for event in events:
-                if not isinstance(event, Failed):
+                if isinstance(event, Failed):  # before it is told: another attempt may follow at once
+                    settled = True
+                    await self.limits.charge(key, "tokens", meter.used - reserved)
+                else:
                     meter.see(event)
                 yield event
+        except DiptychError:
+            if not settled:
+                settled = True
+                await self.limits.charge(key, "tokens", meter.used - reserved)
+            raise
         finally:
-            self.limits.soon(self.limits.charge(key, "tokens", meter.used - reserved))
+            if not settled:
+                self.limits.soon(self.limits.charge(key, "tokens", meter.used - reserved))
 
     def _reservation(self, spec: Any, key: ApiKey, prompt: int) -> int:
         """Tokens that the answer may take. One without `max_tokens` may fill the model's context: so much of the

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from diptych.routing.trail import begin_trail
+
+FULL = (429, 503, 504)
+"""Statuses of a request that a target may answer which is left alone for now."""
 
 
 class Trails:
@@ -21,7 +26,11 @@ class Trails:
 
         async def told(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message = {**message, "headers": [*message.get("headers", ()), *trail.headers()]}
+                headers = [*message.get("headers", ()), *trail.headers()]
+                told_already = any(name.lower() == b"retry-after" for name, _ in headers)
+                if trail.retry_after is not None and message["status"] in FULL and not told_already:
+                    headers.append((b"retry-after", str(max(1, math.ceil(trail.retry_after))).encode()))
+                message = {**message, "headers": headers}
             await send(message)
 
         await self._app(scope, receive, told)

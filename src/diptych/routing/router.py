@@ -64,14 +64,15 @@ class Router:
     Args:
         clock: seconds, never going back.
         draw: a number from [0, 1), of chance.
+        note: is told the model and the outcome of each attempt.
     """
 
     def __init__(
         self, routes: Mapping[str, Route] | None = None, clock: Callable[[], float] = time.monotonic,
-        draw: Callable[[], float] = random.random,
+        draw: Callable[[], float] = random.random, note: Callable[[str, str], None] = lambda model, outcome: None,
     ) -> None:
         self.routes = dict(routes or {})
-        self._clock, self._draw = clock, draw
+        self._clock, self._draw, self._note = clock, draw, note
         self._live: dict[str, Live] = {}
 
     def live(self, model: str) -> Live:
@@ -190,15 +191,19 @@ class Router:
             words = f"it is left alone for {left:.0f} s more" if state == "cooling" else "another request tries it now"
             failures.append((target.model, replace(last, message=f"{words}, because lately {last.message}")))
             course.trail.attempts.append(Attempt(target.model, "cooling"))
+            course.trail.waits(left)
             return None
-        return Trial(live, course, target, self._clock)
+        return Trial(live, course, target, self._clock, self._note)
 
 
 class Trial:
     """One attempt with one target: notes how it went when it is left. `told`: a part of the answer has gone out."""
 
-    def __init__(self, live: Live, course: Course, target: RouteTarget, clock: Callable[[], float]) -> None:
-        self._live, self.course, self.target, self._clock = live, course, target, clock
+    def __init__(
+        self, live: Live, course: Course, target: RouteTarget, clock: Callable[[], float],
+        note: Callable[[str, str], None],
+    ) -> None:
+        self._live, self.course, self.target, self._clock, self._note = live, course, target, clock, note
         self._noted = Attempt(target.model)
         self._began = clock()
         self._first: float | None = None
@@ -214,6 +219,7 @@ class Trial:
         self._noted.seconds = now - self._began
         self._noted.outcome = outcome = self._outcome(kind)
         self._live.counts[outcome] += 1
+        self._note(self.target.model, outcome)
         if outcome == "left" or (kind is not None and self.failure is None):
             self._live.health = self._live.health.left()
         elif self.failure is None or self.failure.fault in (None, "refusal"):

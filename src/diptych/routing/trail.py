@@ -27,16 +27,21 @@ class Attempt:
 @dataclass
 class Trail:
     """Of one HTTP request. `orders` keeps the order of each route that was drawn for it: all runs of one request go to
-    the same target first."""
+    the same target first. `retry_after`: seconds until the first of those that were left alone is tried again."""
 
     attempts: list[Attempt] = field(default_factory=list)
     answered: list[str] = field(default_factory=list)
     orders: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    retry_after: float | None = None
 
     def says(self, model: str) -> None:
         """`model` has begun to answer."""
         if model not in self.answered:
             self.answered.append(model)
+
+    def waits(self, seconds: float) -> None:
+        """A target is left alone for so long."""
+        self.retry_after = seconds if self.retry_after is None else min(seconds, self.retry_after)
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         """`x-diptych-model`: who answered. `x-diptych-attempts`: who of a route was asked, and how that went."""

@@ -51,6 +51,10 @@ class Metrics:
             {"version": diptych.__version__, "python": ".".join(map(str, sys.version_info[:3]))})
         _process(self.registry)
 
+    def routed(self, model: str, outcome: str) -> None:
+        """One attempt with a target of a route."""
+        self.route_attempts.labels(self.model(model), outcome).inc()
+
     def reason(self, failed: Failed) -> str:
         """The fault's code as a label value."""
         return self.reason_of(failed.code)
@@ -95,6 +99,9 @@ class Metrics:
     def _text(self) -> None:
         self.tokens = Counter("diptych_tokens", "Tokens read (in) and written (out)", ["model", "direction"],
                               registry=self.registry)
+        self.route_attempts = Counter(
+            "diptych_route_attempts", "Attempts with a target of a route, by what became of them", ["model", "outcome"],
+            registry=self.registry)
         self.answers_running = Gauge("diptych_text_answers_running", "Live answers accepted and not yet ended",
                                      registry=self.registry)
         self.first_token_seconds = Histogram(

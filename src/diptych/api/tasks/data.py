@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from diptych.api.errors import failure
 from diptych.api.services import Services
 from diptych.core.cards import Card
-from diptych.core.errors import DiptychError, InvalidRequest, Unavailable
+from diptych.core.errors import DiptychError, InvalidRequest, NotFound, Unavailable
 from diptych.core.events import Data, Failed, Metrics
 from diptych.core.specs import EmbedSpec, RerankSpec, ScoreSpec
 from diptych.routing.trail import this_trail
@@ -20,8 +20,14 @@ Measurement = EmbedSpec | RerankSpec | ScoreSpec
 
 
 async def text_card(services: Services, model: str) -> Card:
-    """Raises NotFound; InvalidRequest for a model of pictures."""
-    card = await asyncio.to_thread(services.library.get, model)
+    """Raises NotFound; InvalidRequest for a model of pictures, and for a route: `by_target` chooses one of its."""
+    try:
+        card = await asyncio.to_thread(services.library.get, model)
+    except NotFound:
+        if model not in services.router.routes:
+            raise
+        raise InvalidRequest(f"model {model!r} is a route; what is made here belongs to one model: name that",
+                             param="model", code="route_not_allowed") from None
     if card.panel != "text":
         raise InvalidRequest(f"model {card.id!r} makes pictures, not text", param="model")
     return card

@@ -19,8 +19,9 @@ from diptych.api.openai.pictures import Pictures
 from diptych.api.openai.schema import Compatible, Number
 from diptych.api.services import Caller, Having, Services
 from diptych.api.streams import attended
-from diptych.api.tasks.data import text_card
+from diptych.api.tasks.data import by_target, text_card
 from diptych.api.tasks.moderate import image_scores, text_scores
+from diptych.core.cards import Card
 from diptych.core.chat import ImagePart
 from diptych.core.errors import InvalidRequest
 from diptych.text.moderate import CATEGORIES
@@ -92,10 +93,14 @@ async def _answer(
 ) -> dict[str, Any]:
     pictured = [item for item in items if item.pictures]
     seen = {id(item): await image_scores(services, item.pictures, item.where) for item in pictured}
-    card = await text_card(services, model or MODEL)
     worded = [item for item in items if item.text]
-    scores, tokens = await text_scores(
-        services, card, [item.text for item in worded], caller, lambda index: worded[index].where)
+
+    async def work(target: str) -> tuple[Card, list[dict[str, float]], int]:
+        card = await text_card(services, target)
+        return card, *await text_scores(
+            services, card, [item.text for item in worded], caller, lambda index: worded[index].where)
+
+    card, scores, tokens = await by_target(services, model or MODEL, work)
     said = dict(zip(map(id, worded), scores, strict=True))
     results = [_result(said.get(id(item)), seen.get(id(item), []), THRESHOLD if threshold is None else threshold)
                for item in items]
