@@ -44,6 +44,7 @@ from diptych.api.openai import chat, completions, images, responses
 from diptych.api.openai import models as openai_models
 from diptych.api.openai.responses_schema import ResponsesRequest
 from diptych.api.openai.schema import ChatRequest, CompletionRequest, ImageRequest
+from diptych.api.prompted import PromptedDispatcher
 from diptych.api.protect import check_exposure, key_ring, protect
 from diptych.api.services import Services
 from diptych.api.tasks.routers import TASK_BODIES, TASK_ROUTERS
@@ -77,8 +78,8 @@ BODIES: list[type[BaseModel]] = [JobRequest, LoadRequest, ModelRequest, PullRequ
                                  ToolRequest, *TASK_BODIES]
 
 
-class ServingDispatcher(MeteredDispatcher, WatchedDispatcher):
-    """The dispatcher as the routes have it: held against limits, then counted."""
+class ServingDispatcher(PromptedDispatcher, MeteredDispatcher, WatchedDispatcher):
+    """The dispatcher as the routes have it: prompts settled, held against limits, then counted."""
 
 
 def create_app(settings: Settings, owner: str | None = None) -> FastAPI:

@@ -24,6 +24,7 @@ from diptych.core.infotext import spec_from_text_chunks
 from diptych.core.specs import ImageSpec
 from diptych.engines.image.batcher import fair_shares
 from diptych.engines.image.preview import LatentPreview
+from diptych.engines.image.prompting import plain_texts
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:diffusers")
 Build = Callable[..., Any]
@@ -239,7 +240,7 @@ def test_not_a_number_fails_its_own_request_only(folders: dict[str, Path], studi
 def test_an_error_in_the_shared_pass_finds_its_request(folders: dict[str, Path], studio: Build) -> None:
     room = studio(folders["kl"])
     alone = room.picture(SPEC)
-    target = room.engine._model.encode("blue", "")
+    target = room.engine._model.encode(plain_texts("blue"))
 
     def refuse(module: torch.nn.Module, arguments: Any, options: dict[str, Any]) -> None:
         rows = options["encoder_hidden_states"]

@@ -39,6 +39,14 @@ def image(
     ] = None,
     negative: Annotated[
         str | None, typer.Option(show_default=False, help="Negative prompt: what to keep out.")] = None,
+    clip_skip: Annotated[
+        int | None, typer.Option("--clip-skip", show_default=False, help="Layer of CLIP that is used, counted from the "
+                                 "last. Default: 1.")] = None,
+    style: Annotated[
+        list[str] | None, typer.Option("--style", show_default=False, help="A style of the data folder's styles.json; "
+                                       "may be repeated.")] = None,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Brackets and other signs of the prompt language mean themselves.")] = False,
     model: Annotated[
         str | None, typer.Option(show_default=False, help="Image model, by its id. Default: starter.")] = None,
     server: Server = None,
@@ -56,7 +64,8 @@ def image(
         raise typer.BadParameter(f"{output} names one file; give a folder for {count} pictures", param_hint="-o")
     given: dict[str, Any] = {
         "prompt": prompt, "count": count, "steps": steps, "sampler": sampler, "schedule": schedule, "seed": seed,
-        "guidance": guidance, "negative_prompt": negative, "model": model}
+        "guidance": guidance, "negative_prompt": negative, "model": model, "clip_skip": clip_skip,
+        "styles": style or None, "prompt_syntax": "plain" if plain else None}
     pixels = parse_size(size)
     if pixels:
         given |= {"width": pixels[0], "height": pixels[1]}

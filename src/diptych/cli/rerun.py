@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -41,7 +41,7 @@ def rerun(
 
     spec = read_spec(file)
     with connected(server, data_dir) as api:
-        job = run_job(api, spec.model_dump(mode="json"))
+        job = run_job(api, request_of(spec))
         made = save(api, job, output or file.with_name(f"{file.stem}-rerun.png"))[0]
     difference = compare(file, made)
     if as_json:
@@ -51,6 +51,14 @@ def rerun(
         return
     print(made)
     say(_words(difference))
+
+
+def request_of(spec: ImageSpec) -> dict[str, Any]:
+    """The request that paints this picture: with the prompts that were drawn for it, where these are known."""
+    request = spec.model_dump(mode="json", exclude={"resolved"})
+    if spec.resolved and spec.resolved[0].prompt:
+        request |= {**spec.prompts_of(0).model_dump(), "styles": []}
+    return request
 
 
 def read_spec(file: Path) -> ImageSpec:

@@ -24,27 +24,37 @@ NEGATIVE = "Negative prompt:"
 _PAIR = re.compile(r'\s*([A-Za-z][\w \-/]*):\s*("(?:\\.|[^"\\])*"|[^,]*)(?:,|$)')
 _FIELDS: dict[str, str] = {
     "Steps": "steps", "Sampler": "sampler", "Schedule type": "schedule", "CFG scale": "guidance", "Seed": "seed",
-    "Model": "model", "Model hash": "model_hash", "Version": "version",
+    "Model": "model", "Model hash": "model_hash", "Version": "version", "Clip skip": "clip_skip",
 }
 
 
 def spec_of_picture(spec: ImageSpec, index: int, card: Card) -> ImageSpec:
-    """The spec that makes picture `index` of a job by itself: its own seed, `count` 1, its size spelled out."""
+    """The spec that makes picture `index` of a job by itself: its own seed and prompts, `count` 1, its size spelled
+    out."""
     width, height = picture_size(spec, card)
-    seed = picture_seed(spec, index)
-    return spec.model_copy(update={"seed": seed, "count": 1, "width": width, "height": height, "preview_every": 0})
+    return spec.model_copy(update={
+        "seed": picture_seed(spec, index), "count": 1, "width": width, "height": height, "preview_every": 0,
+        "resolved": spec.resolved[index:index + 1]})
 
 
 def build_infotext(spec: ImageSpec, index: int, card: Card) -> str:
-    """A1111's text: the prompt, `Negative prompt: …` where there is one, and one line of `Key: value` pairs."""
+    """A1111's text: the prompt, `Negative prompt: …` where there is one, and one line of `Key: value` pairs.
+
+    The prompts are those that were painted; what was asked, where it is something else, is the pair `Template`."""
     one = spec_of_picture(spec, index, card)
+    painted = one.prompts_of(0)
     pairs = {
         "Steps": str(one.steps), "Sampler": one.sampler, "Schedule type": one.schedule.capitalize(),
         "CFG scale": repr(one.guidance).removesuffix(".0"), "Seed": str(one.seed), "Size": f"{one.width}x{one.height}",
-        "Model hash": card.fingerprint, "Model": one.model, "Version": f"diptych {diptych.__version__}",
+        "Model hash": card.fingerprint, "Model": one.model,
+        "Clip skip": str(one.clip_skip) if one.clip_skip > 1 else "",
+        "Template": one.prompt if painted.prompt != one.prompt else "",
+        "Negative Template": one.negative_prompt if painted.negative_prompt != one.negative_prompt else "",
+        "Styles": ", ".join(one.styles), "Version": f"diptych {diptych.__version__}",
     }
     last = ", ".join(f"{key}: {_quoted(value)}" for key, value in pairs.items() if value)
-    lines = [one.prompt, *([f"{NEGATIVE} {one.negative_prompt}"] if one.negative_prompt else []), last]
+    negative = [f"{NEGATIVE} {painted.negative_prompt}"] if painted.negative_prompt else []
+    lines = [painted.prompt, *negative, last]
     # A NUL ends a PNG text value in many readers; the JSON keeps it.
     return "\n".join(lines).replace("\x00", "")
 
@@ -90,7 +100,7 @@ def spec_from_text_chunks(chunks: dict[str, str]) -> ImageSpec:
     """
     if SPEC_KEY in chunks:
         try:
-            return ImageSpec.model_validate(json.loads(chunks[SPEC_KEY])["spec"])
+            return ImageSpec.of_record(json.loads(chunks[SPEC_KEY])["spec"])
         except (ValidationError, ValueError, KeyError, TypeError) as error:
             raise InvalidRequest(
                 f"the picture's {SPEC_KEY!r} text is damaged: {_first(error)}", param="file") from error
@@ -134,7 +144,7 @@ def _unquoted(value: str) -> str:
 
 def _number(field: str, value: str) -> Any:
     try:
-        if field in ("steps", "seed"):
+        if field in ("steps", "seed", "clip_skip"):
             return int(value)
         return float(value) if field == "guidance" else value
     except ValueError:

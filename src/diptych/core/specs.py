@@ -12,6 +12,7 @@ from diptych.core.samplers import parse_sampler
 MAX_PROMPT = 20_000
 """Characters of one prompt of an image job."""
 MAX_SEED = 2**63 - 1
+StyleName = Annotated[str, Field(min_length=1, max_length=200)]
 
 
 class Spec(BaseModel):
@@ -20,8 +21,19 @@ class Spec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+class ResolvedPrompt(Spec):
+    """The prompts of one picture with styles, wildcards and choices decided."""
+
+    prompt: str = Field(max_length=MAX_PROMPT)
+    negative_prompt: str = Field("", max_length=MAX_PROMPT)
+
+
 class ImageSpec(Spec):
-    """One image job: `count` pictures of one prompt, with seeds `seed, seed + 1, …`."""
+    """One image job: `count` pictures of one prompt, with seeds `seed, seed + 1, …`.
+
+    `prompt` and `negative_prompt` are what was asked. `resolved` is what is painted, one for each picture; it is empty
+    where that is the same.
+    """
 
     kind: Literal["image"] = "image"
     model: str = Field("starter", min_length=1, max_length=300, description="id of an image model in the library")
@@ -36,6 +48,28 @@ class ImageSpec(Spec):
     seed: int = Field(-1, ge=-1, le=MAX_SEED, description="-1: one is drawn when the job is accepted")
     count: int = Field(1, ge=1, le=64, description="pictures to make")
     preview_every: int = Field(0, ge=0, le=1000, description="a preview event every so many steps; 0: none")
+    clip_skip: int = Field(1, ge=1, le=24, description="layer of CLIP that is used, counted from the last one")
+    styles: tuple[StyleName, ...] = Field((), max_length=16, description="styles put around the prompt, in this order")
+    prompt_syntax: Literal["full", "plain"] = Field("full", description="plain: prompts mean just their words")
+    resolved: tuple[ResolvedPrompt, ...] = Field((), max_length=64, description="prompts of each picture, if others")
+
+    def prompts_of(self, index: int) -> ResolvedPrompt:
+        """What picture `index` is painted from."""
+        if self.resolved:
+            return self.resolved[index]
+        return ResolvedPrompt(prompt=self.prompt, negative_prompt=self.negative_prompt)
+
+    @model_validator(mode="after")
+    def _whole(self) -> ImageSpec:
+        if self.resolved and len(self.resolved) != self.count:
+            raise ValueError(f"resolved has {len(self.resolved)} prompts, but count is {self.count}")
+        return self
+
+    @classmethod
+    def of_record(cls, values: dict[str, Any]) -> ImageSpec:
+        """A spec that was written down, maybe by a version that knew no prompt language: then its prompts are words.
+        Raises ValidationError."""
+        return cls.model_validate({"prompt_syntax": "plain", **values})
 
     @model_validator(mode="before")
     @classmethod

@@ -30,7 +30,7 @@ def new_id() -> str:
 
 
 def job_of(row: RowMapping, files: Iterable[Artifact] = ()) -> Job:
-    return Job(**{key: row[key] for key in _PLAIN}, spec=ImageSpec.model_validate_json(row["spec"]),
+    return Job(**{key: row[key] for key in _PLAIN}, spec=ImageSpec.of_record(json.loads(row["spec"])),
                metrics=json.loads(row["metrics"]), artifacts=tuple(files))
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from diptych.core.jobs import JobState, Priority
 from diptych.core.samplers import SAMPLERS, SCHEDULES
-from diptych.core.specs import MAX_PROMPT, MAX_SEED, ImageSpec
+from diptych.core.specs import MAX_PROMPT, MAX_SEED, ImageSpec, StyleName
 from diptych.schedule.pool import RunnerInfo
 
 PriorityName = Literal["interactive", "batch", "training"]
@@ -27,6 +27,7 @@ class JobRequest(Body):
 
     model_config = ConfigDict(json_schema_extra={"examples": [
         {"prompt": "a red apple on a blue background"},
+        {"prompt": "a {red|green|blue} (cat:1.3)", "styles": [], "clip_skip": 2, "count": 3, "seed": 7},
         {"kind": "image", "model": "starter", "prompt": "a green cat", "negative_prompt": "blue", "count": 4,
          "steps": 20, "guidance": 5.0, "sampler": "DPM++ 2M", "schedule": "karras", "seed": 7, "preview_every": 5,
          "priority": "batch"},
@@ -46,6 +47,10 @@ class JobRequest(Body):
     seed: int = Field(-1, ge=-1, le=MAX_SEED, description="of the first picture, the next has one more; -1: any")
     count: int = Field(1, ge=1, le=64, description="pictures to make")
     preview_every: int = Field(0, ge=0, le=1000, description="a preview event every so many steps; 0: none")
+    clip_skip: int = Field(1, ge=1, le=24, description="layer of CLIP that is used, counted from the last, which is 1")
+    styles: list[StyleName] = Field([], max_length=16, description="styles put around the prompt, in this order")
+    prompt_syntax: Literal["full", "plain"] = Field(
+        "full", description="full: the prompt language, see docs/prompt-language.md; plain: prompts are just words")
     priority: PriorityName = Field("interactive", description="class of work; served in this order")
 
 

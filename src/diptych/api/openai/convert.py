@@ -85,7 +85,8 @@ def picture_spec(body: ImageRequest) -> ImageSpec:
     if body.partial_images and not body.stream:
         raise InvalidRequest("partial_images needs stream: true", param="partial_images")
     width, height = _size(body.size)
-    names = ("model", "prompt", "negative_prompt", "steps", "guidance", "sampler", "schedule", "seed")
+    names = ("model", "prompt", "negative_prompt", "steps", "guidance", "sampler", "schedule", "seed",
+             "clip_skip", "styles", "prompt_syntax")
     values = {name: value for name in names if (value := getattr(body, name)) is not None}
     spec = image_spec({**values, "count": body.n or 1, "width": width, "height": height}, IMAGE_NAMES)
     if not body.partial_images:

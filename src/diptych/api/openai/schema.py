@@ -3,12 +3,12 @@ here by name, so that they can be refused."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
 from diptych.core.routes import MAX_TARGETS
-from diptych.core.specs import MAX_PROMPT, MAX_SEED
+from diptych.core.specs import MAX_PROMPT, MAX_SEED, StyleName
 
 ModelId = Annotated[str, Field(min_length=1, max_length=300, description="id of a model; /v1/models lists them")]
 Flag = bool | None
@@ -199,3 +199,7 @@ class ImageRequest(Compatible):
     sampler: str | None = Field(None, max_length=100, description="A1111's name, e.g. DPM++ 2M")
     schedule: str | None = Field(None, max_length=100, description="automatic, normal or karras")
     seed: int | None = Field(None, ge=-1, le=MAX_SEED)
+    clip_skip: int | None = Field(None, ge=1, le=24, description="layer of CLIP that is used, counted from the last")
+    styles: list[StyleName] | None = Field(None, max_length=16, description="styles put around the prompt")
+    prompt_syntax: Literal["full", "plain"] | None = Field(
+        None, description="full (the default): the prompt language; plain: prompts are just words")

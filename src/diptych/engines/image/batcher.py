@@ -23,6 +23,7 @@ from diptych.engines.image.model import ImageModel
 from diptych.engines.image.passes import PassMemory
 from diptych.engines.image.png import base64_png
 from diptych.engines.image.preview import LatentPreview
+from diptych.engines.image.prompting import PicturePrompts
 from diptych.engines.image.run import Lane, Run
 from diptych.engines.image.samplers import SamplerFactory
 
@@ -178,18 +179,22 @@ class Batcher:
             try:
                 while share > sum(not lane.sampler.done for lane in run.lanes):
                     self._start_lane(run)
+                lanes = [lane for lane in run.lanes if not lane.sampler.done][:share]
+                for lane in lanes:
+                    lane.condition(self._model)
             except Exception as error:
                 self._fail(run, error)
             else:
-                selected += [lane for lane in run.lanes if not lane.sampler.done][:share]
+                selected += lanes
         return selected
 
     def _start_lane(self, run: Run) -> None:
         model, spec = self._model, run.spec
-        if run.contexts is None:
+        if run.started is None:
             run.started = time.monotonic()
-            run.contexts = model.encode(spec.prompt, spec.negative_prompt)
         index = run.waiting[0]
+        prompts = PicturePrompts(spec, index)
+        contexts = run.contexts_of(prompts.at(0), model)
         seed = run.seed_of(index)
         sampler = self._samplers.build(spec, seed)
         side = model.scale_factor
@@ -197,7 +202,7 @@ class Batcher:
         shape = (1, model.latent_channels, spec.height // side, spec.width // side)
         latents = sampler.start(shape, model.device, model.dtype)
         run.waiting.popleft()
-        run.lanes.append(Lane(run, index, seed, sampler, run.contexts, latents))
+        run.lanes.append(Lane(run, index, seed, sampler, prompts, contexts, latents))
 
     def _step(self, lanes: list[Lane]) -> None:
         """One step of lanes of one group. When the pass fails, each half is tried alone, so only the guilty lane's run
@@ -246,33 +251,48 @@ class Batcher:
     def _predict(self, lanes: list[Lane]) -> list[torch.Tensor]:
         """Guided predictions (1, C, h, w) of all lanes, from one UNet pass over all their rows."""
         began = time.monotonic()
-        latents, times, contexts, scales, guided = [], [], [], [], []
-        for lane in lanes:
-            guidance = lane.run.spec.guidance
-            guided.append(guidance > 1.0 and not self._model.distilled_guidance)
-            texts = [lane.contexts.negative, lane.contexts.positive] if guided[-1] else [lane.contexts.positive]
-            contexts += texts
-            latents += [lane.sampler.scale(lane.latents)] * len(texts)
-            times += [lane.sampler.timestep] * len(texts)
-            scales += [guidance] * len(texts)
+        conditions = [self._conditions(lane) for lane in lanes]
+        latents, times, scales = [], [], []
+        for lane, rows in zip(lanes, conditions, strict=True):
+            latents += [lane.sampler.scale(lane.latents)] * len(rows)
+            times += [lane.sampler.timestep] * len(rows)
+            scales += [lane.run.spec.guidance] * len(rows)
         device = self._model.device
         width, height = self._size(lanes[0])
         with self._memory.measured(f"{width}x{height}x{len(lanes)}"):
-            rows = self._model.predict(
-                torch.cat(latents), torch.tensor(times, device=device), torch.cat(contexts),
-                torch.tensor(scales, device=device))
-        predictions, position = [], 0
-        for lane, pair in zip(lanes, guided, strict=True):
-            prediction = rows[position:position + 1]
-            if pair:
-                positive = rows[position + 1:position + 2]
-                prediction = prediction + lane.run.spec.guidance * (positive - prediction)
-            predictions.append(prediction)
-            position += 2 if pair else 1
+            rows = self._rows(
+                torch.cat(latents), torch.tensor(times, device=device), torch.cat(conditions),
+                torch.tensor(scales, device=device), most=2 * len(lanes))
+        predictions = [self._guided(lane, part) for lane, part in zip(
+            lanes, rows.split([len(condition) for condition in conditions]), strict=True)]
         seconds = (time.monotonic() - began) / len(times)
-        for lane, pair in zip(lanes, guided, strict=True):
-            lane.run.unet_seconds += seconds * (2 if pair else 1)
+        for lane, condition in zip(lanes, conditions, strict=True):
+            lane.run.unet_seconds += seconds * len(condition)
         return predictions
+
+    def _conditions(self, lane: Lane) -> torch.Tensor:
+        """Contexts (rows, tokens, features) of a lane: the negative one first, where there is guidance."""
+        contexts = lane.contexts
+        guided = lane.run.spec.guidance > 1.0 or contexts.weights != (1.0,)
+        if guided and not self._model.distilled_guidance:
+            return torch.cat([contexts.negative, contexts.positive])
+        return contexts.positive
+
+    def _rows(self, latents: torch.Tensor, times: torch.Tensor, contexts: torch.Tensor, scales: torch.Tensor,
+              most: int) -> torch.Tensor:
+        """The UNet over all rows, `most` in one pass: memory was promised for two of each picture."""
+        found = [self._model.predict(*(part[start:start + most] for part in (latents, times, contexts, scales)))
+                 for start in range(0, len(times), most)]
+        return found[0] if len(found) == 1 else torch.cat(found)
+
+    def _guided(self, lane: Lane, rows: torch.Tensor) -> torch.Tensor:
+        """One prediction (1, C, h, w) of a lane's rows: each condition leads from the negative one by its weight."""
+        if len(rows) == 1:
+            return rows
+        base = prediction = rows[:1]
+        for place, weight in enumerate(lane.contexts.weights, 1):
+            prediction = prediction + lane.run.spec.guidance * weight * (rows[place:place + 1] - base)
+        return prediction
 
     def _show(self, lane: Lane) -> None:
         assert lane.final is not None

@@ -1,4 +1,4 @@
-"""Prompts to text embeddings with CLIP, in chunks where they are longer than its window."""
+"""Prompts to text embeddings with CLIP: in chunks where they are longer than its window, with weights."""
 
 from __future__ import annotations
 
@@ -7,13 +7,18 @@ from typing import Any
 
 import torch
 
+from diptych.engines.image.chunks import Chunk, chunked
 from diptych.engines.image.model import Contexts
+from diptych.engines.image.prompting import Texts
+from diptych.prompts.schedule import Segments
 
 CACHED_CHUNKS = 256
+NO_MEAN = 1e-6
+"""A mean smaller than this part of the values' size is rounding, and is not kept."""
 
 
 class ClipEncoder:
-    """CLIP's last hidden states, one chunk of `model_max_length` tokens at a time, the latest ones cached.
+    """CLIP's hidden states, one chunk of `model_max_length` tokens at a time, the latest ones cached.
 
     A text of more than `model_max_length - 2` tokens becomes several chunks, each with its own begin and end token,
     joined along the tokens. A text that fits one chunk gives what diffusers' pipelines give.
@@ -24,37 +29,76 @@ class ClipEncoder:
         self._text_encoder = text_encoder
         self._device = device
         self._window: int = min(tokenizer.model_max_length, text_encoder.config.max_position_embeddings)
-        self._cache: OrderedDict[tuple[int, ...], torch.Tensor] = OrderedDict()
+        self.layers: int = text_encoder.config.num_hidden_layers
+        self._cache: OrderedDict[tuple[int, tuple[int, ...]], torch.Tensor] = OrderedDict()
 
-    def __call__(self, prompt: str, negative_prompt: str) -> Contexts:
-        """Embeddings of both texts, padded with empty chunks to the same length."""
-        pair = [self._chunks(prompt), self._chunks(negative_prompt)]
-        longest = max(len(chunks) for chunks in pair)
-        positive, negative = (
-            torch.cat([self._embed(chunk) for chunk in chunks + [()] * (longest - len(chunks))], dim=1)
-            for chunks in pair
+    def __call__(self, texts: Texts) -> Contexts:
+        """Embeddings of all texts, padded with empty chunks to the length of the longest."""
+        rows = [self._chunks(segments) for segments in (*texts.positive, texts.negative)]
+        longest = max(len(chunks) for chunks in rows)
+        *positive, negative = (
+            torch.cat([self._embed(chunk, texts.clip_skip) for chunk in chunks + [Chunk()] * (longest - len(chunks))],
+                      dim=1)
+            for chunks in rows
         )
-        return Contexts(positive, negative)
+        return Contexts(positive[0] if len(positive) == 1 else torch.cat(positive), negative, texts.weights)
 
-    def _chunks(self, text: str) -> list[tuple[int, ...]]:
-        """Token ids without begin and end, split to the window; one empty chunk for an empty text."""
-        ids = self._tokenizer(text, add_special_tokens=False, truncation=False, verbose=False).input_ids
-        size = self._window - 2
-        return [tuple(ids[start:start + size]) for start in range(0, max(len(ids), 1), size)]
+    def _chunks(self, segments: Segments) -> list[Chunk]:
+        """Chunks of tokens; one empty chunk for an empty text."""
+        return chunked(
+            (None if segment.text is None else (self._tokens(segment.text), segment.weight) for segment in segments),
+            self._window - 2)
 
-    def _embed(self, chunk: tuple[int, ...]) -> torch.Tensor:
-        """(1, window, features) of one chunk."""
-        if chunk in self._cache:
-            self._cache.move_to_end(chunk)
-            return self._cache[chunk]
-        used = [self._tokenizer.bos_token_id, *chunk, self._tokenizer.eos_token_id]
+    def _tokens(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer(
+            text, add_special_tokens=False, truncation=False, verbose=False).input_ids
+        return ids
+
+    def _embed(self, chunk: Chunk, clip_skip: int) -> torch.Tensor:
+        """(1, window, features) of one chunk, each token's multiplied by its weight."""
+        hidden = self._hidden(chunk.tokens, clip_skip)
+        if not chunk.weighted:
+            return hidden
+        ones = [1.0] * (self._window - 1 - len(chunk.weights))
+        weights = torch.tensor([1.0, *chunk.weights, *ones], device=hidden.device, dtype=torch.float32)
+        return emphasized(hidden, weights)
+
+    def _hidden(self, tokens: tuple[int, ...], clip_skip: int) -> torch.Tensor:
+        """(1, window, features) as the encoder gives it."""
+        key = (clip_skip, tokens)
+        if key in self._cache:
+            self._cache.move_to_end(key)
+            return self._cache[key]
+        used = [self._tokenizer.bos_token_id, *tokens, self._tokenizer.eos_token_id]
         padding = self._window - len(used)
         ids = torch.tensor([used + [self._tokenizer.pad_token_id] * padding], device=self._device)
         mask = None
         if getattr(self._text_encoder.config, "use_attention_mask", False):
             mask = torch.tensor([[1] * len(used) + [0] * padding], device=self._device)
-        hidden: torch.Tensor = self._text_encoder(ids, attention_mask=mask)[0]
-        self._cache[chunk] = hidden
+        hidden = self._encode(ids, mask, clip_skip)
+        self._cache[key] = hidden
         if len(self._cache) > CACHED_CHUNKS:
             self._cache.popitem(last=False)
         return hidden
+
+    def _encode(self, ids: torch.Tensor, mask: torch.Tensor | None, clip_skip: int) -> torch.Tensor:
+        if clip_skip == 1:
+            last: torch.Tensor = self._text_encoder(ids, attention_mask=mask)[0]
+            return last
+        states = self._text_encoder(ids, attention_mask=mask, output_hidden_states=True).hidden_states
+        # An inner layer's states reach the UNet through the norm that follows the last one.
+        norm = getattr(self._text_encoder, "text_model", self._text_encoder).final_layer_norm
+        hidden: torch.Tensor = norm(states[-clip_skip])
+        return hidden
+
+
+def emphasized(hidden: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Token embeddings (1, tokens, features) times `weights` (tokens,), then scaled so that their mean over all tokens
+    and features is what it was; where the mean is nothing but rounding, without that."""
+    values = hidden.float()
+    weighted = values * weights[None, :, None]
+    before, after = values.mean(), weighted.mean()
+    size = weighted.abs().mean()
+    if bool(after.abs() > NO_MEAN * size) and bool(before.abs() > NO_MEAN * values.abs().mean()):
+        weighted = weighted * (before / after)
+    return weighted.to(hidden.dtype)

@@ -17,6 +17,7 @@ from diptych.core.specs import MAX_SEED, ImageSpec
 from diptych.engines.base import Emit
 from diptych.engines.image.batcher import Batcher
 from diptych.engines.image.model import ImageModel, LoadModel
+from diptych.engines.image.prompting import PicturePrompts
 from diptych.engines.image.run import Run
 from diptych.engines.image.samplers import SamplerFactory
 
@@ -77,6 +78,7 @@ class ImageEngine:
             raise InvalidRequest(f"skip has {wrong[0]}, but count is {spec.count}", param="skip")
         check(spec, self._card)
         self._samplers.check(spec)
+        self._check_prompts(spec)
         spec = self._complete(spec)
         folder = Path(request.output_dir)
         try:
@@ -95,6 +97,20 @@ class ImageEngine:
         if self._batcher is not None:
             self._batcher.close()
             self._batcher = self._model = self._samplers = None
+
+    def _check_prompts(self, spec: ImageSpec) -> None:
+        """Raises InvalidRequest for prompts that this model cannot follow."""
+        assert self._model is not None
+        layers = self._model.text_layers
+        if spec.clip_skip > layers:
+            raise InvalidRequest(
+                f"clip_skip is {spec.clip_skip}, but the text encoder of this model has {layers} layers",
+                param="clip_skip")
+        combined = [PicturePrompts(spec, index).combined for index in range(max(1, len(spec.resolved)))]
+        if self._model.distilled_guidance and any(combined):
+            raise InvalidRequest(
+                "prompt has parts joined by AND; this model was distilled to work without guidance, which they need",
+                param="prompt")
 
     def _complete(self, spec: ImageSpec) -> ImageSpec:
         """The spec with width, height and seed given, fit for the model's latents."""

@@ -9,13 +9,17 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from diptych.engines.image.prompting import Texts
+
 
 @dataclass(frozen=True)
 class Contexts:
-    """Text embeddings of one request, each (1, tokens, features) and of equal length."""
+    """Text embeddings of one picture in one step, of equal length: `positive` (conditions, tokens, features), which
+    count by `weights`, and `negative` (1, tokens, features)."""
 
     positive: torch.Tensor
     negative: torch.Tensor
+    weights: tuple[float, ...] = (1.0,)
 
     @property
     def tokens(self) -> int:
@@ -38,7 +42,10 @@ class ImageModel(Protocol):
     distilled_guidance: bool
     """The guidance scale is an input of the UNet (LCM): one row per picture, whatever the scale."""
 
-    def encode(self, prompt: str, negative_prompt: str) -> Contexts:
+    text_layers: int
+    """Layers of the text encoder: the largest `clip_skip`."""
+
+    def encode(self, texts: Texts) -> Contexts:
         """Text embeddings; long texts are encoded in chunks."""
         ...
 

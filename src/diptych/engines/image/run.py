@@ -19,8 +19,9 @@ from diptych.core.events import ArtifactReady, Event, Progress
 from diptych.core.infotext import build_text_chunks
 from diptych.core.logs import run_fields
 from diptych.core.specs import ImageSpec
-from diptych.engines.image.model import Contexts
+from diptych.engines.image.model import Contexts, ImageModel
 from diptych.engines.image.png import write_png
+from diptych.engines.image.prompting import PicturePrompts, Texts
 from diptych.engines.image.samplers import Sampler
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ class Lane:
     index: int
     seed: int
     sampler: Sampler
+    prompts: PicturePrompts
     contexts: Contexts
     latents: torch.Tensor
     final: torch.Tensor | None = None
@@ -44,6 +46,11 @@ class Lane:
     def group(self) -> tuple[int, ...]:
         """Lanes of equal group fit into one UNet pass."""
         return (*self.latents.shape, self.contexts.tokens)
+
+    def condition(self, model: ImageModel) -> None:
+        """Take the contexts of the step that comes next, where the prompt changes with the steps."""
+        if self.prompts.changes:
+            self.contexts = self.run.contexts_of(self.prompts.at(self.sampler.step), model)
 
     def advance(self, prediction: torch.Tensor) -> None:
         """One step; raises JobFailed when numbers stop being finite."""
@@ -79,7 +86,6 @@ class Run:
     ended: bool = False
     accepted: float = field(default_factory=time.monotonic)
     started: float | None = None
-    contexts: Contexts | None = None
     waiting: deque[int] = field(default_factory=deque)
     lanes: list[Lane] = field(default_factory=list)
     steps_of_done: int = 0
@@ -87,6 +93,7 @@ class Run:
     unet_seconds: float = 0.0
     decode_seconds: float = 0.0
     _told: int = -1
+    _encoded: tuple[Texts, Contexts] | None = None
 
     def __post_init__(self) -> None:
         self.waiting.extend(index for index in range(self.spec.count) if index not in self.skip)
@@ -119,6 +126,12 @@ class Run:
 
     def seed_of(self, index: int) -> int:
         return picture_seed(self.spec, index)
+
+    def contexts_of(self, texts: Texts, model: ImageModel) -> Contexts:
+        """Embeddings of these texts; pictures that are painted of the same ones share them."""
+        if self._encoded is None or self._encoded[0] != texts:
+            self._encoded = (texts, model.encode(texts))
+        return self._encoded[1]
 
     def finish_picture(self, lane: Lane, pixels: np.ndarray) -> None:
         """Write picture and text, tell its path, forget its lane. Raises OSError."""

@@ -25,6 +25,7 @@ from diptych.core.errors import InvalidRequest, JobFailed
 from diptych.engines.image.checkpoint import Parts, load_checkpoint
 from diptych.engines.image.conditioning import ClipEncoder
 from diptych.engines.image.model import Contexts
+from diptych.engines.image.prompting import Texts
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ class StableDiffusion1:
         self.unet = unet
         self.vae = vae
         self._encoder = encoder
+        self.text_layers = encoder.layers
         self.scheduler_config = scheduler_config
         self.device: torch.device = unet.device
         self.dtype: torch.dtype = unet.dtype
@@ -51,8 +53,8 @@ class StableDiffusion1:
         self._guidance_features: int | None = unet.config.time_cond_proj_dim
         self.distilled_guidance = self._guidance_features is not None
 
-    def encode(self, prompt: str, negative_prompt: str) -> Contexts:
-        return self._encoder(prompt, negative_prompt)
+    def encode(self, texts: Texts) -> Contexts:
+        return self._encoder(texts)
 
     def predict(
         self, latents: torch.Tensor, timesteps: torch.Tensor, contexts: torch.Tensor, guidance: torch.Tensor

@@ -1,0 +1,52 @@
+"""What a picture is conditioned on in each of its steps, as texts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from diptych.core.specs import ImageSpec
+from diptych.prompts.check import checked
+from diptych.prompts.nodes import Prompt
+from diptych.prompts.schedule import Segment, Segments, at_step, changes
+
+
+@dataclass(frozen=True)
+class Texts:
+    """One step's texts: a condition for each part between AND, with its weight, and the negative prompt.
+
+    `clip_skip`: the text encoder's layer, counted from the last, which is 1.
+    """
+
+    positive: tuple[Segments, ...]
+    weights: tuple[float, ...]
+    negative: Segments
+    clip_skip: int = 1
+
+
+def plain_texts(prompt: str, negative_prompt: str = "") -> Texts:
+    """Two texts that mean their words."""
+    return Texts(((Segment(prompt),),), (1.0,), (Segment(negative_prompt),))
+
+
+class PicturePrompts:
+    """The prompts of one picture of a spec. Raises InvalidRequest for what cannot be done."""
+
+    def __init__(self, spec: ImageSpec, index: int) -> None:
+        texts = spec.prompts_of(index)
+        self._positive: Prompt = checked(texts.prompt, syntax=spec.prompt_syntax, param="prompt")
+        self._negative: Prompt = checked(texts.negative_prompt, syntax=spec.prompt_syntax, param="negative_prompt")
+        self._steps = spec.steps
+        self._clip_skip = spec.clip_skip
+        self.changes = changes(self._positive) or changes(self._negative)
+
+    @property
+    def combined(self) -> bool:
+        """Whether it is more than one condition, or one that does not count once."""
+        return [part.weight for part in self._positive.parts] != [1.0]
+
+    def at(self, step: int) -> Texts:
+        """The texts in step `step`; 0 is the first."""
+        return Texts(
+            tuple(at_step(part, step, self._steps) for part in self._positive.parts),
+            tuple(part.weight for part in self._positive.parts),
+            at_step(self._negative.parts[0], step, self._steps), self._clip_skip)
