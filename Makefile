@@ -5,7 +5,7 @@ SHELL := /bin/sh
 .PHONY: help run demo test bench lint setup clean constraints starter
 
 # Reach the recipes through the environment, where quoting cannot go wrong.
-export PORT DATA PYTHON ARGS
+export PORT DATA PYTHON ARGS WORKERS
 
 help: ## what can be made
 	@echo 'Diptych. Targets:'

@@ -1,8 +1,9 @@
 #!/bin/sh
-# All tests. Models that tests use are kept in .venv, so that nothing is written into the home folder.
+# All tests, in two processes (WORKERS=0: in one). Models that tests use are kept in .venv, so that nothing is written
+# into the home folder.
 set -eu
 cd "$(dirname "$0")/.."
 DIPTYCH_TEST_CACHE=${DIPTYCH_TEST_CACHE:-$PWD/.venv/test-cache}
 export DIPTYCH_TEST_CACHE
 # shellcheck disable=SC2086
-exec .venv/bin/python -m pytest ${ARGS:-}
+exec .venv/bin/python -m pytest -n "${WORKERS:-2}" --dist loadgroup ${ARGS:-}

@@ -13,6 +13,12 @@ if TYPE_CHECKING:
     from postgres_server import PostgresServer
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A folder's tests share servers, so they stay in one of the processes that pytest-xdist spreads the tests over."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(item.path.parent.name))
+
+
 @pytest.fixture(scope="session")
 def starter_text() -> Path:
     """The starter text model's GGUF file, pulled once per machine into `$DIPTYCH_TEST_CACHE`."""

@@ -33,7 +33,7 @@ def install() -> None:
     """Install Debian's package where this process may. Raises NoPostgres."""
     if os.name != "posix" or os.geteuid() != 0 or shutil.which("apt-get") is None:
         raise NoPostgres("PostgreSQL is not installed, and only root on Debian could do that (apt install postgresql)")
-    command = ["apt-get", "install", "-y", "--no-install-recommends", "postgresql"]
+    command = ["apt-get", "-o", "DPkg::Lock::Timeout=120", "install", "-y", "--no-install-recommends", "postgresql"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_SECONDS,
                               env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"})
