@@ -263,8 +263,10 @@ class Batcher:
             rows = self._rows(
                 torch.cat(latents), torch.tensor(times, device=device), torch.cat(conditions),
                 torch.tensor(scales, device=device), most=2 * len(lanes))
-        predictions = [self._guided(lane, part) for lane, part in zip(
-            lanes, rows.split([len(condition) for condition in conditions]), strict=True)]
+        predictions, start = [], 0
+        for lane, condition in zip(lanes, conditions, strict=True):
+            predictions.append(self._guided(lane, rows[start:start + len(condition)]))
+            start += len(condition)
         seconds = (time.monotonic() - began) / len(times)
         for lane, condition in zip(lanes, conditions, strict=True):
             lane.run.unet_seconds += seconds * len(condition)
