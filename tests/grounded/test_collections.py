@@ -270,6 +270,8 @@ def test_bad_bodies(http: httpx.Client, name: str) -> None:
     for content, kind in ((b"", "multipart/form-data"), (b"abc", "multipart/form-data; boundary=x"),
                           (b"--x\r\n\r\nno header", "multipart/form-data; boundary=x"),
                           (b"--x--\r\n", "multipart/form-data; boundary=x"),
+                          (b'--x\r\ncontent-disposition: form-data; name="a"\r\n\r\nb\r\n--x--\r\n',
+                           "multipart/form-data; boundary=x; charset=martian"),
                           (b"--x\r\n", "multipart/form-data; boundary=" + "y" * 5000)):
         answer = http.post(place, content=content, headers={"content-type": kind})
         assert answer.status_code == 400, (kind[:60], answer.text)

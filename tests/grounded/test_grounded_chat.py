@@ -74,7 +74,7 @@ def test_streamed_citations_come_before_the_end(http: httpx.Client) -> None:
     assert deltas[-1]["finish_reason"] and with_citations[0] == len(deltas) - 2
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 def test_quotes_are_literal_at_any_temperature(http: httpx.Client, seed: int) -> None:
     """A grammar holds the quotes: also a model that knows nothing of them quotes word by word."""
     found = answered(http, documents=[TOWER, CAFE], citations="quote", temperature=1.5, seed=seed, max_tokens=160)
@@ -82,7 +82,8 @@ def test_quotes_are_literal_at_any_temperature(http: httpx.Client, seed: int) ->
     content, citations = choice["message"]["content"], choice["message"]["citations"]
     check(content, citations, TEXTS)
     quoted = content.split('"')[1::2]
-    assert quoted and "[" not in content
+    assert "[" not in content
+    assert quoted, content  # the prose before the first quote is bounded
     if choice["finish_reason"] == "length" and content.count('"') % 2:
         quoted.pop()  # cut in the middle
     assert [citation["text"] for citation in citations] == quoted

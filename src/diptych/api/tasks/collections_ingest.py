@@ -122,8 +122,8 @@ async def _files(request: Request, limit: int) -> list[Sent]:
     try:
         form = await MultiPartParser(
             headers, stream(), max_files=MAX_FILES, max_fields=1, max_part_size=1024).parse()
-    except (MultiPartException, KeyError, ValueError, UnicodeError) as error:
-        reason = getattr(error, "message", "") or "the boundary is missing"
+    except (MultiPartException, LookupError, ValueError) as error:
+        reason = getattr(error, "message", "") or "its boundary or character set is missing or not known"
         raise InvalidRequest(f"the body is no valid multipart/form-data: {reason}", param="body",
                              code="invalid_multipart") from None
     try:

@@ -35,9 +35,10 @@ class Markers:
         """What can be told by now: a mark that may have begun is held back."""
         return self._read(self._held + text, last=False)
 
-    def end(self) -> str:
-        """The rest."""
-        return self._read(self._held, last=True)
+    def end(self, *, cut: bool = False) -> str:
+        """The rest. `cut`: the text was cut off; a mark that had begun goes too."""
+        held = self._held.rstrip("[0123456789 ,;") if cut and "[" in self._held else self._held
+        return self._read(held, last=True)
 
     def _read(self, text: str, last: bool) -> str:
         begun = None if last else _BEGUN.search(text)

@@ -17,7 +17,7 @@ _QUOTE = ('Support what you say by quoting the passages word by word, with the n
 FIELD = "citations"
 SHORTEST, LONGEST, MOST = 12, 400, 6
 """Characters of a quote, and quotes in an answer."""
-PROSE = 300
+PROSE = 200
 """Characters before a quote, and after the last."""
 _CHUNK = re.compile(r"\w+|\s+|[^\w\s]")
 

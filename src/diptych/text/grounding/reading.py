@@ -6,7 +6,7 @@ from diptych.core.chat import TokenProbability
 from diptych.core.events import Event, Finished, TokenDelta
 from diptych.text.grounding.citing import citations_of, quotes_of
 from diptych.text.grounding.fitting import Attempt
-from diptych.text.grounding.markers import Markers
+from diptych.text.grounding.markers import Markers, Note
 from diptych.text.grounding.sources import Citation, Cited
 
 
@@ -28,7 +28,8 @@ class CitingReader:
 
     def end(self, event: Finished) -> list[Event]:
         """What was held back, the citations, and the end. Takes time that grows with the answer and the passages."""
-        rest = self._told(self._markers.end() if self._marked else "", (), last=True)
+        cut = self._attempt.mode == "quote"  # there "[" begins nothing but marks
+        rest = self._told(self._markers.end(cut=cut) if self._marked else "", (), last=True)
         if self._attempt.mode == "off":
             return [*rest, event]
         return [*rest, Cited(citations=tuple(one.told() for one in self._citations())), event]
@@ -36,7 +37,10 @@ class CitingReader:
     def _citations(self) -> list[Citation]:
         text, passages = "".join(self._text), self._attempt.selection.passages
         if self._attempt.mode == "quote":
-            return quotes_of(text, passages, self._markers.notes)
+            notes = list(self._markers.notes)
+            if text.endswith('"') and text.count('"') % 2 == 0 and not (notes and notes[-1].at == len(text)):
+                notes.append(Note(len(text), tuple(range(1, len(passages) + 1))))  # cut off before its number
+            return quotes_of(text, passages, notes)
         return citations_of(text, passages, self._markers.notes)
 
     def _told(self, text: str, logprobs: tuple[TokenProbability, ...], *, last: bool = False) -> list[Event]:
