@@ -13,10 +13,16 @@ if TYPE_CHECKING:
     from postgres_server import PostgresServer
 
 
+APART = {"image", "library", "project", "prompts", "runners", "schedule", "security", "store", "upstream"}
+"""Folders whose files share nothing that is costly."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A folder's tests share servers, so they stay in one of the processes that pytest-xdist spreads the tests over."""
+    """Which tests stay together in one of the processes that pytest-xdist spreads them over: those of a folder, which
+    share a server, or else those of a file."""
     for item in items:
-        item.add_marker(pytest.mark.xdist_group(item.path.parent.name))
+        apart = item.path.parent.name in APART
+        item.add_marker(pytest.mark.xdist_group(str(item.path) if apart else item.path.parent.name))
 
 
 @pytest.fixture(scope="session")
