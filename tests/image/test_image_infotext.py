@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from diptych.core.cards import Card
 from diptych.core.errors import InvalidRequest
 from diptych.core.infotext import build_infotext, build_text_chunks, parse_infotext, spec_from_text_chunks
-from diptych.core.samplers import NORMAL_ONLY, SAMPLERS, SCHEDULES
+from diptych.core.samplers import SAMPLERS, schedule_label, schedules_of
 from diptych.core.specs import MAX_SEED, ImageSpec
 
 CARD = Card(id="starter", panel="image", family="sd1", format="diffusers", path="x", bytes=1, size=64,
@@ -25,7 +25,7 @@ def specs(draw: st.DrawFn, text: st.SearchStrategy[str] = TEXT) -> ImageSpec:
     return ImageSpec(
         model=draw(st.sampled_from(["starter", "a, b", 'my "model": 1', "ünï"])),
         prompt=draw(text.filter(bool)), negative_prompt=draw(text), sampler=sampler,
-        schedule="normal" if sampler in NORMAL_ONLY else draw(st.sampled_from(SCHEDULES)),
+        schedule=draw(st.sampled_from(schedules_of(sampler))),
         steps=draw(st.integers(1, 1000)), guidance=draw(st.floats(1, 50)), seed=draw(st.integers(0, MAX_SEED)),
         width=draw(st.sampled_from([None, 8, 512])), height=draw(st.sampled_from([None, 4096])),
         count=draw(st.integers(1, 64)), preview_every=draw(st.integers(0, 5)))
@@ -51,7 +51,7 @@ def test_a1111_round_trip(spec: ImageSpec) -> None:
     found = parse_infotext(build_infotext(spec, 0, CARD))
     for name in ("prompt", "negative_prompt", "steps", "sampler", "guidance", "seed", "model"):
         assert found[name] == getattr(spec, name), name
-    assert found["schedule"] == spec.schedule.capitalize()
+    assert found["schedule"] == schedule_label(spec.schedule)
     assert (found["width"], found["height"]) == (spec.width or 64, spec.height or 64)
     assert found["model_hash"] == "abc123"
     again = spec_from_text_chunks({"parameters": build_infotext(spec, 0, CARD)})

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from diptych.cli.options import AsJson, DataDir, Server, parse_size
+from diptych.core.samplers import SAMPLERS, SCHEDULES
 
 
 def image(
@@ -20,11 +21,11 @@ def image(
         int | None, typer.Option(show_default=False, help="Denoising steps. Default: 20.")] = None,
     sampler: Annotated[
         str | None,
-        typer.Option(show_default=False, help='DDPM, DDIM, Euler, "Euler a", Heun, LMS, "DPM++ 2M", "DPM++ SDE", '
-                     "UniPC or LCM. Default: Euler."),
+        typer.Option(show_default=False, help=f"{', '.join(SAMPLERS)}. Default: Euler."),
     ] = None,
     schedule: Annotated[
-        str | None, typer.Option(show_default=False, help="Noise schedule: normal or karras. Default: normal.")] = None,
+        str | None, typer.Option(show_default=False, help=f"Noise schedule: {', '.join(SCHEDULES)}. Default: "
+                     "automatic, the sampler's usual one.")] = None,
     seed: Annotated[
         int | None, typer.Option(show_default=False, help="Seed of the first picture; the next has seed + 1. "
                                  "Default: drawn.")] = None,

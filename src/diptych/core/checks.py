@@ -15,6 +15,9 @@ TRAIN_TIMESTEPS = 1000
 LCM_STEPS = 50
 """Length of the schedule that latent consistency models are distilled on; its samples are picked from it."""
 
+MULTISTEP = frozenset({"DPM++ 2M", "DPM++ 3M", "DPM++ 2M SDE", "DPM++ 2M SDE Heun", "DPM++ 3M SDE", "UniPC", "DEIS",
+                       "SA Solver"})
+
 
 def picture_size(spec: ImageSpec, card: Card) -> tuple[int, int]:
     """`(width, height)` in pixels: the spec's, and the model's own size where it leaves one out."""
@@ -33,11 +36,11 @@ def step_limit(sampler: str, train_timesteps: int = TRAIN_TIMESTEPS, lcm_steps: 
     The usual timestep offset of one puts the last level out of reach: DDPM and DDIM then read past the training
     table, LMS and DPM++ SDE meet one noise level twice; the multistep solvers need one more between the last steps.
     """
-    if sampler == "LCM":
+    if sampler in ("LCM", "TCD"):
         return min(lcm_steps, train_timesteps)
-    if sampler in ("DDPM", "DDIM", "LMS", "DPM++ SDE"):
+    if sampler in ("DDPM", "DDIM", "LMS", "DPM++ SDE", "PLMS"):
         return train_timesteps - 1
-    if sampler in ("DPM++ 2M", "UniPC"):
+    if sampler in MULTISTEP:
         return train_timesteps - 2
     return train_timesteps
 

@@ -15,6 +15,7 @@ import diptych
 from diptych.core.cards import Card
 from diptych.core.checks import picture_seed, picture_size
 from diptych.core.errors import InvalidRequest
+from diptych.core.samplers import schedule_label
 from diptych.core.specs import ImageSpec
 
 PARAMETERS_KEY = "parameters"
@@ -22,7 +23,15 @@ SPEC_KEY = "diptych"
 NEGATIVE = "Negative prompt:"
 
 _PAIR = re.compile(r'\s*([A-Za-z][\w \-/]*):\s*("(?:\\.|[^"\\])*"|[^,]*)(?:,|$)')
+_NUMBERS = ("guidance", "eta", "s_churn", "s_tmin", "s_tmax", "s_noise", "rho", "sigma_min", "sigma_max",
+            "guidance_rescale")
+_SAMPLING: dict[str, str] = {
+    "Eta": "eta", "Sigma churn": "s_churn", "Sigma tmin": "s_tmin", "Sigma tmax": "s_tmax", "Sigma noise": "s_noise",
+    "Schedule rho": "rho", "Schedule min sigma": "sigma_min", "Schedule max sigma": "sigma_max",
+    "Prediction type": "prediction_type", "CFG Rescale": "guidance_rescale",
+}
 _FIELDS: dict[str, str] = {
+    **_SAMPLING, "Eta DDIM": "eta",
     "Steps": "steps", "Sampler": "sampler", "Schedule type": "schedule", "CFG scale": "guidance", "Seed": "seed",
     "Model": "model", "Model hash": "model_hash", "Version": "version", "Clip skip": "clip_skip",
 }
@@ -44,9 +53,9 @@ def build_infotext(spec: ImageSpec, index: int, card: Card) -> str:
     one = spec_of_picture(spec, index, card)
     painted = one.prompts_of(0)
     pairs = {
-        "Steps": str(one.steps), "Sampler": one.sampler, "Schedule type": one.schedule.capitalize(),
+        "Steps": str(one.steps), "Sampler": one.sampler, "Schedule type": schedule_label(one.schedule),
         "CFG scale": repr(one.guidance).removesuffix(".0"), "Seed": str(one.seed), "Size": f"{one.width}x{one.height}",
-        "Model hash": card.fingerprint, "Model": one.model,
+        **_sampling_pairs(one), "Model hash": card.fingerprint, "Model": one.model,
         "Clip skip": str(one.clip_skip) if one.clip_skip > 1 else "",
         "Template": one.prompt if painted.prompt != one.prompt else "",
         "Negative Template": one.negative_prompt if painted.negative_prompt != one.negative_prompt else "",
@@ -57,6 +66,17 @@ def build_infotext(spec: ImageSpec, index: int, card: Card) -> str:
     lines = [painted.prompt, *negative, last]
     # A NUL ends a PNG text value in many readers; the JSON keeps it.
     return "\n".join(lines).replace("\x00", "")
+
+
+def _sampling_pairs(spec: ImageSpec) -> dict[str, str]:
+    """What else was chosen about sampling, by A1111's names."""
+    pairs = {"Eta DDIM" if key == "Eta" and spec.sampler == "DDIM" else key: getattr(spec, name)
+             for key, name in _SAMPLING.items()}
+    found = {key: value if isinstance(value, str) else repr(value).removesuffix(".0")
+             for key, value in pairs.items() if value is not None and (key != "CFG Rescale" or value)}
+    if spec.zero_terminal_snr is not None:
+        found["Noise Schedule"] = "Zero Terminal SNR" if spec.zero_terminal_snr else "Default"
+    return found
 
 
 def build_text_chunks(spec: ImageSpec, index: int, card: Card) -> dict[str, str]:
@@ -86,6 +106,8 @@ def parse_infotext(text: str) -> dict[str, Any]:
     for key, value in pairs.items():
         if key == "Size" and (size := re.fullmatch(r"(\d+)x(\d+)", value)):
             result["width"], result["height"] = int(size[1]), int(size[2])
+        elif key == "Noise Schedule" and value in ("Zero Terminal SNR", "Default"):
+            result["zero_terminal_snr"] = value != "Default"
         else:
             result[_FIELDS.get(key, key)] = _number(_FIELDS.get(key, key), value)
     return result
@@ -146,7 +168,7 @@ def _number(field: str, value: str) -> Any:
     try:
         if field in ("steps", "seed", "clip_skip"):
             return int(value)
-        return float(value) if field == "guidance" else value
+        return float(value) if field in _NUMBERS else value
     except ValueError:
         return value
 

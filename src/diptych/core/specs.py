@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from diptych.core.chat import Message, OutputFormat, Tool, ToolChoice
-from diptych.core.samplers import parse_sampler
+from diptych.core.samplers import check_options, parse_sampler
 
 MAX_PROMPT = 20_000
 """Characters of one prompt of an image job."""
@@ -44,7 +44,20 @@ class ImageSpec(Spec):
     steps: int = Field(20, ge=1, le=1000)
     guidance: float = Field(5.0, ge=1.0, le=50.0, description="guidance scale (CFG); 1 makes a single pass")
     sampler: str = Field("Euler", description="A1111's name, e.g. 'DPM++ 2M'")
-    schedule: str = Field("normal", description="noise schedule: normal or karras")
+    schedule: str = Field("normal", description="noise schedule, e.g. 'karras'")
+    eta: float | None = Field(None, ge=0.0, le=1.0, description="share of the noise that each step puts back")
+    s_churn: float | None = Field(None, ge=0.0, le=1000.0, description="noise added before the steps, all together")
+    s_tmin: float | None = Field(None, ge=0.0, le=5000.0, description="lowest sigma that is churned")
+    s_tmax: float | None = Field(None, ge=0.0, le=5000.0, description="highest sigma that is churned")
+    s_noise: float | None = Field(None, ge=0.0, le=2.0, description="scale of the noise that steps add")
+    rho: float | None = Field(None, ge=0.1, le=100.0, description="curvature of karras (7) and polyexponential (1)")
+    sigma_min: float | None = Field(None, gt=1e-4, le=5000.0, description="lowest sigma; the model's when left out")
+    sigma_max: float | None = Field(None, gt=1e-4, le=5000.0, description="highest sigma; the model's when left out")
+    prediction_type: Literal["epsilon", "v_prediction", "sample"] | None = Field(
+        None, description="what the model predicts; as its folder says when left out")
+    zero_terminal_snr: bool | None = Field(None, description="begin at pure noise; as the folder says when left out")
+    guidance_rescale: float = Field(
+        0.0, ge=0.0, le=1.0, description="how far guidance is held to the contrast of the prediction without it")
     seed: int = Field(-1, ge=-1, le=MAX_SEED, description="-1: one is drawn when the job is accepted")
     count: int = Field(1, ge=1, le=64, description="pictures to make")
     preview_every: int = Field(0, ge=0, le=1000, description="a preview event every so many steps; 0: none")
@@ -70,6 +83,11 @@ class ImageSpec(Spec):
         """A spec that was written down, maybe by a version that knew no prompt language: then its prompts are words.
         Raises ValidationError."""
         return cls.model_validate({"prompt_syntax": "plain", **values})
+
+    @model_validator(mode="after")
+    def _options(self) -> ImageSpec:
+        check_options(self.sampler, self.schedule, self.__dict__)
+        return self
 
     @model_validator(mode="before")
     @classmethod

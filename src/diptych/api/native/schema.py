@@ -44,6 +44,19 @@ class JobRequest(Body):
     sampler: str = Field("Euler", max_length=100, description=f"one of {', '.join(SAMPLERS)}")
     schedule: str = Field(
         "automatic", max_length=100, description=f"noise schedule: automatic or one of {', '.join(SCHEDULES)}")
+    eta: float | None = Field(None, ge=0.0, le=1.0, description="share of the noise that each step puts back")
+    s_churn: float | None = Field(None, ge=0.0, le=1000.0, description="noise added before the steps, all together")
+    s_tmin: float | None = Field(None, ge=0.0, le=5000.0, description="lowest sigma that is churned")
+    s_tmax: float | None = Field(None, ge=0.0, le=5000.0, description="highest sigma that is churned")
+    s_noise: float | None = Field(None, ge=0.0, le=2.0, description="scale of the noise that steps add")
+    rho: float | None = Field(None, ge=0.1, le=100.0, description="curvature of karras (7) and polyexponential (1)")
+    sigma_min: float | None = Field(None, gt=1e-4, le=5000.0, description="lowest sigma; the model's when left out")
+    sigma_max: float | None = Field(None, gt=1e-4, le=5000.0, description="highest sigma; the model's when left out")
+    prediction_type: Literal["epsilon", "v_prediction", "sample"] | None = Field(
+        None, description="what the model predicts; as its folder says when left out")
+    zero_terminal_snr: bool | None = Field(None, description="begin at pure noise; as the folder says when left out")
+    guidance_rescale: float = Field(
+        0.0, ge=0.0, le=1.0, description="how far guidance is held to the contrast of the prediction without it")
     seed: int = Field(-1, ge=-1, le=MAX_SEED, description="of the first picture, the next has one more; -1: any")
     count: int = Field(1, ge=1, le=64, description="pictures to make")
     preview_every: int = Field(0, ge=0, le=1000, description="a preview event every so many steps; 0: none")

@@ -294,6 +294,12 @@ class Batcher:
         base = prediction = rows[:1]
         for place, weight in enumerate(lane.contexts.weights, 1):
             prediction = prediction + lane.run.spec.guidance * weight * (rows[place:place + 1] - base)
+        if rescale := lane.run.spec.guidance_rescale:
+            plain = base
+            for place, weight in enumerate(lane.contexts.weights, 1):
+                plain = plain + weight * (rows[place:place + 1] - base)
+            # Lin et al. 2023 (https://arxiv.org/abs/2305.08891), section 3.4.
+            prediction = prediction * (1 - rescale + rescale * plain.std() / prediction.std())
         return prediction
 
     def _show(self, lane: Lane) -> None:

@@ -1,86 +1,60 @@
-"""Samplers by their A1111 names, made of diffusers' schedulers.
+"""Builds each picture's sampler.
 
 Every scheduler is built from the folder's own scheduler config as StableDiffusionPipeline reads it, so beta schedule,
-prediction type and timestep spacing are the model's.
+prediction type and timestep spacing are the model's, unless the request says otherwise.
 """
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import diffusers
+import numpy as np
 import torch
 
 from diptych.core.checks import LCM_STEPS, TRAIN_TIMESTEPS, check_steps, step_limit
 from diptych.core.errors import InvalidRequest
-from diptych.core.samplers import NORMAL_ONLY
 from diptych.core.specs import ImageSpec
+from diptych.engines.image.samplers import schedules, solvers
+from diptych.engines.image.samplers.base import Sampler, SchedulerSampler
+from diptych.engines.image.samplers.schedules import SPACING, Bounds
+from diptych.engines.image.samplers.solver import Levels, SolverSampler, training_sigmas
+from diptych.engines.image.samplers.solvers import Randomness, Solver
 
-CLASSES: dict[str, str] = {
-    "DDPM": "DDPMScheduler",
-    "DDIM": "DDIMScheduler",
-    "Euler": "EulerDiscreteScheduler",
-    "Euler a": "EulerAncestralDiscreteScheduler",
-    "Heun": "HeunDiscreteScheduler",
-    "LMS": "LMSDiscreteScheduler",
-    "DPM++ 2M": "DPMSolverMultistepScheduler",
-    "DPM++ SDE": "DPMSolverSDEScheduler",
-    "UniPC": "UniPCMultistepScheduler",
-    "LCM": "LCMScheduler",
+SDE = {"algorithm_type": "sde-dpmsolver++", "final_sigmas_type": "zero"}
+UNCLIPPED = {"clip_sample": False}
+# Latents are not confined to [-1, 1] as pixels are, so predictions are never clipped.
+SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "DDPM": ("DDPMScheduler", UNCLIPPED),
+    "DDIM": ("DDIMScheduler", UNCLIPPED),
+    "LMS": ("LMSDiscreteScheduler", {}),
+    "DPM++ 2S": ("DPMSolverSinglestepScheduler", {"algorithm_type": "dpmsolver++", "final_sigmas_type": "zero"}),
+    "DPM++ 2M": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}),
+    "DPM++ 3M": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++", "solver_order": 3}),
+    "DPM++ SDE": ("DPMSolverSDEScheduler", {}),
+    "DPM++ 2M SDE": ("DPMSolverMultistepScheduler", SDE),
+    "DPM++ 2M SDE Heun": ("DPMSolverMultistepScheduler", {**SDE, "solver_type": "heun"}),
+    "DPM++ 3M SDE": ("DPMSolverMultistepScheduler", {**SDE, "solver_order": 3}),
+    "PLMS": ("PNDMScheduler", {"skip_prk_steps": True}),
+    "UniPC": ("UniPCMultistepScheduler", {}),
+    "DEIS": ("DEISMultistepScheduler", {}),
+    "SA Solver": ("SASolverScheduler", {"algorithm_type": "data_prediction"}),
+    "LCM": ("LCMScheduler", UNCLIPPED),
+    "TCD": ("TCDScheduler", UNCLIPPED),
 }
+ON_LEVELS: dict[str, Callable[[torch.Tensor, list[float], Randomness], Solver]] = {
+    "Euler": solvers.euler, "Euler a": solvers.euler_ancestral, "Heun": solvers.heun, "DPM2": solvers.dpm2,
+    "DPM2 a": solvers.dpm2_ancestral, "DPM++ 2S a": solvers.dpmpp_2s_ancestral,
+}
+"""Solvers of our own that follow a schedule."""
+ETA = {"DPM fast": 0.0, "DPM adaptive": 0.0}
+"""Solvers whose usual eta is not 1."""
+RANDOMNESS = ("eta", "s_churn", "s_tmin", "s_tmax", "s_noise")
 # Diffusers imports each class at first use: here, so that no request pays for it.
-_SCHEDULERS: dict[str, Any] = {name: getattr(diffusers, class_name) for name, class_name in CLASSES.items()}
-
-
-class Sampler:
-    """One picture's scheduler, from the first noise to the last latents; its random numbers are its own."""
-
-    def __init__(self, scheduler: Any, steps: int, seed: int) -> None:
-        """`scheduler` has its timesteps set."""
-        self._scheduler = scheduler
-        self._generator = torch.Generator("cpu").manual_seed(seed)
-        parameters = inspect.signature(scheduler.step).parameters
-        self._step_options = {"generator": self._generator} if "generator" in parameters else {}
-        self.timesteps: list[float] = [float(t) for t in scheduler.timesteps]
-        self.steps = steps
-        self.position = 0
-
-    @property
-    def timestep(self) -> float:
-        return self.timesteps[self.position]
-
-    @property
-    def done(self) -> bool:
-        return self.position >= len(self.timesteps)
-
-    @property
-    def step(self) -> int:
-        """Steps done as the user counts them: samplers of second order call the model about twice per step."""
-        return self.steps * self.position // len(self.timesteps)
-
-    def start(self, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> torch.Tensor:
-        """Initial noise, drawn on the CPU so that a seed means the same picture on every device."""
-        noise = torch.randn(shape, generator=self._generator, dtype=dtype).to(device)
-        scaled: torch.Tensor = noise * self._scheduler.init_noise_sigma
-        return scaled
-
-    def scale(self, latents: torch.Tensor) -> torch.Tensor:
-        """The model's input for the current timestep."""
-        scaled: torch.Tensor = self._scheduler.scale_model_input(latents, self._scheduler.timesteps[self.position])
-        return scaled
-
-    def advance(self, prediction: torch.Tensor, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """`(next latents, predicted final latents)` after one call of the model."""
-        timestep = self._scheduler.timesteps[self.position]
-        output = self._scheduler.step(prediction, timestep, latents, **self._step_options)
-        self.position += 1
-        final = getattr(output, "pred_original_sample", getattr(output, "denoised", None))
-        if final is None:
-            # The multistep solvers keep their predictions of the final latents.
-            final = self._scheduler.model_outputs[-1]
-        return output.prev_sample, final
+_CLASSES: dict[str, Any] = {name: getattr(diffusers, found) for name, (found, _) in SCHEDULERS.items()}
 
 
 class SamplerFactory:
@@ -101,25 +75,86 @@ class SamplerFactory:
         self._config = _as_the_pipeline_reads_it(base.from_config(dict(config)).config)
         self.train_timesteps = int(self._config.get("num_train_timesteps", TRAIN_TIMESTEPS))
         self._lcm_steps = int(self._config.get("original_inference_steps", LCM_STEPS))
+        plain = diffusers.EulerDiscreteScheduler.from_config({**self._config, "rescale_betas_zero_snr": False})
+        self._lowest, self._highest = (float(sigma) for sigma in training_sigmas(plain)[[0, -1]])
 
     def check(self, spec: ImageSpec) -> None:
-        """Raises InvalidRequest when the sampler cannot take so many steps of this model."""
+        """Raises InvalidRequest when this model cannot be sampled so: too many steps, sigmas outside of its range, or
+        zero terminal SNR where it predicts noise."""
         check_steps(spec, step_limit(spec.sampler, self.train_timesteps, self._lcm_steps))
+        low, high = spec.sigma_min, spec.sigma_max
+        if low is not None and low >= (high or self._highest):
+            raise InvalidRequest(
+                f"sigma_min is {low:g}, not less than this model's {self._highest:g}", param="sigma_min")
+        if high is not None and high <= (low or self._lowest):
+            raise InvalidRequest(
+                f"sigma_max is {high:g}, not more than this model's {self._lowest:g}", param="sigma_max")
+        kind = spec.prediction_type or self._config.get("prediction_type", "epsilon")
+        if spec.zero_terminal_snr and kind == "epsilon":
+            raise InvalidRequest("zero_terminal_snr is true, but this model predicts noise (epsilon), and from noise "
+                                 "alone nothing can be told; v_prediction models can", param="zero_terminal_snr")
 
     def build(self, spec: ImageSpec, seed: int) -> Sampler:
         """A fresh sampler for one picture."""
-        scheduler = _SCHEDULERS[spec.sampler].from_config(self._config, **_overrides(spec, seed))
-        scheduler.set_timesteps(spec.steps)
-        if spec.sampler == "Euler a" and spec.schedule == "karras":
-            self._take_karras_sigmas(scheduler, spec.steps)
-        return Sampler(scheduler, spec.steps, seed)
+        if spec.sampler not in SCHEDULERS:
+            return self._solver(spec, seed)
+        _, options = SCHEDULERS[spec.sampler]
+        if spec.sampler == "DPM++ SDE":
+            options = {**options, "noise_sampler_seed": seed}
+        scheduler = self._scheduler(_CLASSES[spec.sampler], spec, options)
+        step_options: dict[str, float] = {}
+        if spec.eta is not None and spec.sampler in ("DDIM", "TCD"):
+            step_options["eta"] = spec.eta
+        scale = None
+        if spec.s_noise is not None and spec.sampler == "DPM++ SDE":
+            step_options["s_noise"] = spec.s_noise
+        elif spec.s_noise is not None and options.get("algorithm_type") == SDE["algorithm_type"]:
+            scale = spec.s_noise
+        return SchedulerSampler(scheduler, spec.steps, seed, step_options, scale)
 
-    def _take_karras_sigmas(self, scheduler: Any, steps: int) -> None:
-        """Diffusers' ancestral Euler has no Karras schedule of its own; the plain Euler's is the same."""
-        plain = diffusers.EulerDiscreteScheduler.from_config(
-            self._config, use_karras_sigmas=True, use_exponential_sigmas=False, use_beta_sigmas=False)
-        plain.set_timesteps(steps)
-        scheduler.sigmas, scheduler.timesteps = plain.sigmas, plain.timesteps
+    def _scheduler(self, kind: Any, spec: ImageSpec, options: Mapping[str, Any]) -> Any:
+        """A scheduler of this class with the spec's schedule and its timesteps set."""
+        known = inspect.signature(kind.__init__).parameters
+        chosen = {name: value for name, value in _overrides(spec).items() if name in known}
+        config = {**self._config, **options, **chosen}
+        scheduler = kind.from_config(config)
+        if spec.schedule != "normal" and spec.schedule not in SPACING:
+            # The places where these classes take sigmas from outside, with all their own handling of them: for Karras'
+            # they round the timesteps, for exponential ones they do not.
+            hook = "_convert_to_karras" if spec.schedule == "karras" else "_convert_to_exponential"
+            levels = functools.partial(_levels, spec, training_sigmas(scheduler))
+            setattr(scheduler, hook, levels)
+        scheduler.set_timesteps(spec.steps)
+        return scheduler
+
+    def _solver(self, spec: ImageSpec, seed: int) -> Sampler:
+        levels = Levels(self._scheduler(diffusers.EulerDiscreteScheduler, spec, {"final_sigmas_type": "zero"}))
+        random = {name: value for name in RANDOMNESS if (value := getattr(spec, name)) is not None}
+        random.setdefault("eta", ETA.get(spec.sampler, 1.0))
+        initial = None
+        solve: Callable[[torch.Tensor, Randomness], Solver]
+        if spec.sampler in ON_LEVELS:
+            follow = ON_LEVELS[spec.sampler]
+            solve = lambda x, given: follow(x, levels.sigmas, given)  # noqa: E731
+        elif spec.sampler == "Restart":
+            pairs = schedules.restart_steps(spec.steps, Bounds(levels.sigmas[0], levels.sigmas[-2], spec.rho))
+            solve = lambda x, given: solvers.restart(x, pairs, given)  # noqa: E731
+        else:
+            high, low = spec.sigma_max or levels.high, spec.sigma_min or levels.low
+            initial = high if levels.spacing in ("linspace", "trailing") else (high ** 2 + 1) ** 0.5
+            if spec.sampler == "DPM fast":
+                solve = lambda x, given: solvers.dpm_fast(x, high, low, spec.steps, given)  # noqa: E731
+            else:
+                solve = lambda x, given: solvers.dpm_adaptive(x, high, low, given)  # noqa: E731
+        return SolverSampler(levels, spec.steps, seed, solve, random, initial)
+
+
+def _levels(
+    spec: ImageSpec, table: np.ndarray, in_sigmas: Any, num_inference_steps: int | None = None
+) -> np.ndarray:
+    """Stands in for a scheduler's own `_convert_to_…`. `in_sigmas`: those it would have taken, descending."""
+    high, low = spec.sigma_max or float(in_sigmas[0]), spec.sigma_min or float(in_sigmas[-1])
+    return schedules.sigmas(spec.schedule, spec.steps, Bounds(high, low, spec.rho), table)
 
 
 def _as_the_pipeline_reads_it(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -130,17 +165,15 @@ def _as_the_pipeline_reads_it(config: Mapping[str, Any]) -> dict[str, Any]:
     return corrected
 
 
-def _overrides(spec: ImageSpec, seed: int) -> dict[str, Any]:
-    """What the sampler's name decides, over the folder's config. Latents are not confined to [-1, 1] as pixels are,
-    so predictions are never clipped."""
-    options: dict[str, Any] = {}
-    if spec.sampler in ("DDPM", "DDIM", "LCM"):
-        options["clip_sample"] = False
-    if spec.sampler not in NORMAL_ONLY and spec.sampler != "Euler a":
-        options["use_karras_sigmas"] = spec.schedule == "karras"
-        options["use_exponential_sigmas"] = options["use_beta_sigmas"] = False
-    if spec.sampler == "DPM++ 2M":
-        options["algorithm_type"] = "dpmsolver++"
-    if spec.sampler == "DPM++ SDE":
-        options["noise_sampler_seed"] = seed
+def _overrides(spec: ImageSpec) -> dict[str, Any]:
+    """What the request decides, over the folder's config."""
+    options: dict[str, Any] = {"use_beta_sigmas": False, "use_lu_lambdas": False}
+    options["use_karras_sigmas"] = spec.schedule == "karras"
+    options["use_exponential_sigmas"] = spec.schedule not in ("normal", "karras", *SPACING)
+    if spec.schedule in SPACING:
+        options["timestep_spacing"] = SPACING[spec.schedule]
+    if spec.prediction_type is not None:
+        options["prediction_type"] = spec.prediction_type
+    if spec.zero_terminal_snr is not None:
+        options["rescale_betas_zero_snr"] = spec.zero_terminal_snr
     return options
