@@ -203,7 +203,8 @@ def test_bounds_and_rho() -> None:
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_every_schedule_ends_well_and_repeats(sampler: str) -> None:
     factory = SamplerFactory(CONFIG)
-    for schedule in schedules_of(sampler):
+    slow = sampler in ("DPM++ SDE", "LMS")
+    for schedule in schedules_of(sampler)[::5 if slow else 1]:
         spec = ImageSpec(prompt="a", sampler=sampler, schedule=schedule, steps=4)
         lane = factory.build(spec, seed=5)
         first = drive(lane)

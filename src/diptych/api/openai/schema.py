@@ -197,7 +197,7 @@ class ImageRequest(Compatible):
     steps: int | None = Field(None, ge=1, le=1000)
     guidance: Number = Field(None, ge=1.0, le=50.0, description="guidance scale (CFG)")
     sampler: str | None = Field(None, max_length=100, description="A1111's name, e.g. DPM++ 2M")
-    schedule: str | None = Field(None, max_length=100, description="automatic, normal or karras")
+    schedule: str | None = Field(None, max_length=100, description="noise schedule, as in docs/samplers.md")
     seed: int | None = Field(None, ge=-1, le=MAX_SEED)
     clip_skip: int | None = Field(None, ge=1, le=24, description="layer of CLIP that is used, counted from the last")
     styles: list[StyleName] | None = Field(None, max_length=16, description="styles put around the prompt")
