@@ -12,7 +12,7 @@ grep '^torch==' constraints.txt >build/torch.txt
 "$new/bin/python" -m pip install --disable-pip-version-check --quiet -c build/torch.txt "$(cat build/torch.txt)" \
     $("$new/bin/python" scripts/requirements.py build)
 "$new/bin/python" -m pip install --disable-pip-version-check --quiet -c build/torch.txt --no-build-isolation \
-    -e '.[text,image]' $("$new/bin/python" scripts/requirements.py test)
+    -e '.[text,image,moderation]' $("$new/bin/python" scripts/requirements.py test)
 {
     echo '# Versions that were tested together. Regenerate with: make constraints'
     "$new/bin/python" -m pip freeze --all --exclude pip --exclude-editable --exclude diptych |

@@ -82,7 +82,7 @@ install() {
     say "installing the other packages"
     pip_install $("$venv/bin/python" scripts/requirements.py build)
     if [ "$want" = test ]; then
-        pip_install --no-build-isolation -e '.[text,image]' $("$venv/bin/python" scripts/requirements.py test)
+        pip_install --no-build-isolation -e '.[text,image,moderation]' $("$venv/bin/python" scripts/requirements.py test)
     else
         pip_install --no-build-isolation -e '.[text,image]'
     fi
