@@ -22,6 +22,7 @@ import httpx
 from safetensors.torch import load_file, save_file
 
 import harness
+from diptych.schedule.estimate import IMAGE_RUNTIME
 
 BAR_READY, BAR_SWITCH = 1.5, 1.5
 
@@ -59,12 +60,12 @@ def copies(folder: Path) -> list[Path]:
 
 
 def make_scarce(served: harness.Gateway, client: httpx.Client, model: str) -> None:
-    """Measure what a model takes, and start the gateway anew with memory for one and a half of it."""
+    """Measure what a model takes, and start the gateway anew with memory for it and a warm spare, but not for two."""
     first_step(client, model)
     client.post("/api/models/load", json={"model": model}).raise_for_status()
     leased = next(one["bytes_leased"] for one in served.runners() if one["model"] == model)
     served.kill(signal.SIGTERM)
-    served.settings["memory_bytes"] = int(1.5 * leased)
+    served.settings["memory_bytes"] = leased + int(1.1 * IMAGE_RUNTIME)
     served.start()
 
 

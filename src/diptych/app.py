@@ -51,6 +51,7 @@ from diptych.api.tasks.routers import TASK_BODIES, TASK_ROUTERS
 from diptych.api.trails import Trails
 from diptych.core.errors import InvalidRequest, Unavailable
 from diptych.core.logs import level_of, logging_to
+from diptych.core.sockets import listening
 from diptych.library import Library
 from diptych.routing.router import Router
 from diptych.runners.local import Launcher
@@ -255,7 +256,7 @@ def _listener(host: str, port: int) -> socket.socket:
         if is_loopback(host) and not is_loopback(found[4][0]):
             raise Unavailable(f"{host} is {found[4][0]} on this machine, which others may reach; give 127.0.0.1 itself",
                               code="port")
-        return socket.create_server(found[4], family=found[0], backlog=1024)
+        return listening(found[4], found[0])
     except OSError as error:
         reason = "it is taken" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
         raise Unavailable(

@@ -55,7 +55,7 @@ def test_from_prompt_to_picture(http: httpx.Client) -> None:
     events = sse(http, made["id"])
     kinds = {event["type"] for event in events}
     assert {"started", "progress", "preview", "artifact", "metrics", "finished"} <= kinds
-    assert events[-1] == {"type": "finished", "reason": "stop", "stop": None}
+    assert events[-1] == {"type": "finished", "reason": "stop", "stop": None, "guard": None}
     artifacts = [event for event in events if event["type"] == "artifact"]
     assert [item["seed"] for item in artifacts] == [5, 6]
     assert all("path" not in item for item in artifacts)
@@ -111,7 +111,7 @@ def test_cancel(http: httpx.Client, until: Until, how: str) -> None:
     answer = http.post(f"{path}/cancel") if how == "POST" else http.delete(path)
     assert answer.status_code == 200
     assert answer.json()["cancel_requested"] is True
-    assert sse(http, made["id"])[-1] == {"type": "finished", "reason": "cancelled", "stop": None}
+    assert sse(http, made["id"])[-1] == {"type": "finished", "reason": "cancelled", "stop": None, "guard": None}
     assert job(http, made["id"])["state"] == "cancelled"
     second = http.post(f"{path}/cancel")
     assert second.status_code == 409

@@ -93,7 +93,7 @@ CASES: list[tuple[Any, ...]] = [
     (CHAT, "function_call", {"name": "h"}, "function_call.name", {"functions": [{"name": "f"}]}),
     (CHAT, "parallel_tool_calls", "x"), (CHAT, "top_logprobs", 2), (CHAT, "top_logprobs", 21), (CHAT, "logprobs", 1),
     (CHAT, "reasoning_effort", "enormous"), (CHAT, "chat_template_kwargs", 5), (CHAT, "safe_prompt", "x"),
-    (CHAT, "continue_final_message", True), (CHAT, "documents", [{"id": "a"}]), (CHAT, "best_of", 2),
+    (CHAT, "continue_final_message", True), (CHAT, "documents", [{"id": "a"}], "documents[0].text"), (CHAT, "best_of", 2),
     (CHAT, "verbosity", "low"), (CHAT, "prompt_mode", "reasoning"),
     (CHAT, "messages", [{"role": "user", "content": "a", "tool_calls": [{"id": "x"}]}], "messages[0].tool_calls"),
     (CHAT, "messages", [{"role": "user", "content": "a", "prefix": True}], "messages[0].prefix"),

@@ -18,9 +18,9 @@ def add(a: int, b: int) -> int:
 
 
 @server.tool()
-def fail(why: str) -> str:
+def fail(number: int) -> str:
     """Always fails."""
-    raise ValueError(f"it failed because of {why}")
+    raise ValueError(f"it failed because of {number}")
 
 
 @server.tool()

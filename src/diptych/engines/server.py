@@ -36,6 +36,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from diptych.core.errors import Conflict, DiptychError, InvalidRequest, TooLarge, Unavailable
 from diptych.core.logs import bound, level_of, logging_to, run_fields
 from diptych.core.protocol import Health, LoadRequest, RunnerState, RunRequest, ThreadsRequest
+from diptych.core.sockets import listening
 from diptych.engines.base import Engine, Measuring, Threaded
 from diptych.engines.mailbox import Mailbox
 from diptych.engines.memory import peak_bytes, resident_bytes
@@ -299,7 +300,7 @@ def main(arguments: list[str] | None = None) -> None:
     token = os.environ.pop(TOKEN_VARIABLE, "")
     if not token:
         parser.error(f"the environment variable {TOKEN_VARIABLE} is not set")
-    listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+    listener = listening(("127.0.0.1", 0))
     print(json.dumps({"port": listener.getsockname()[1]}), flush=True)
     os.dup2(2, 1)
     level = level_of(options.log_level) or logging.INFO

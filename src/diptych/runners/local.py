@@ -25,9 +25,10 @@ Options = dict[str, float | int | str | bool]
 
 SPARE_ENGINE = "image"
 """The engine whose libraries take seconds to import."""
-SPINS = {"image": 30_000}
-"""By engine, how often a waiting thread looks again before it sleeps. Only for one that changes its number of threads
-between two steps, and so never has more than its share of the cores: docs/decisions/0006-processor-shares.md."""
+SPINS = 30_000
+"""How often a waiting thread looks again before it sleeps. Only where that slows nobody: in an engine that changes its
+number of threads between two steps, and so never has more than its share of the cores, and in one that was given more
+than half of them on purpose: docs/decisions/0006-processor-shares.md."""
 POLITE_SECONDS = 8.0
 TERMINATE_SECONDS = 3.0
 
@@ -219,7 +220,7 @@ class Launcher:
                     sys.executable, "-m", "diptych.engines.server", "--engine", engine,
                     "--log-level", self._settings.log_level, "--log-format", "json", "--id", id,
                     stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=file,
-                    env=runner_environment(token, threads, SPINS.get(engine, 0)),
+                    env=runner_environment(token, threads, self._spins(engine, threads)),
                     start_new_session=True)  # so that Ctrl-C in a terminal reaches the gateway alone
         except OSError as error:
             raise Unavailable(f"the runner process could not be started: {error.strerror or error}") from error
@@ -247,6 +248,9 @@ class Launcher:
 
     async def _discard(self, runner: Runner) -> None:
         await asyncio.shield(runner.stop())
+
+    def _spins(self, engine: str, threads: int) -> int:
+        return SPINS if engine == SPARE_ENGINE or 2 * threads > self._threads() else 0
 
     def _threads(self) -> int:
         return self._settings.threads or os.cpu_count() or 1

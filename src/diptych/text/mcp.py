@@ -42,7 +42,14 @@ class McpConnection:
         return self._server.timeout_seconds
 
     async def tools(self) -> list[McpTool]:
-        """Raises Unavailable when the server does not answer."""
+        """Raises Unavailable when the server does not answer; one that has gone since it was last asked is connected to
+        again first."""
+        if self._client is not None:
+            with contextlib.suppress(Unavailable):
+                return await self._list()
+        return await self._list()
+
+    async def _list(self) -> list[McpTool]:
         client = await self._connected()
         if self._listed is None:
             found: list[McpTool] = []
@@ -135,7 +142,7 @@ class McpConnection:
             raise
         except Exception as error:
             if getattr(error, "code", CLOSED) == CLOSED:
-                self._listed = None
+                self._client = self._listed = None
                 if self._task is not None:
                     self._task.cancel()
             raise self._unavailable(error) from error
