@@ -6,4 +6,4 @@ cd "$(dirname "$0")/.."
 DIPTYCH_TEST_CACHE=${DIPTYCH_TEST_CACHE:-$PWD/.venv/test-cache}
 export DIPTYCH_TEST_CACHE
 # shellcheck disable=SC2086
-exec .venv/bin/python -m pytest -n "${WORKERS:-2}" --dist loadgroup ${ARGS:-}
+exec .venv/bin/python -m pytest -n "${WORKERS:-2}" --dist loadfile ${ARGS:-}

@@ -13,18 +13,6 @@ if TYPE_CHECKING:
     from postgres_server import PostgresServer
 
 
-APART = {"image", "library", "project", "prompts", "runners", "schedule", "security", "store", "upstream"}
-"""Folders whose files share nothing that is costly."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Which tests stay together in one of the processes that pytest-xdist spreads them over: those of a folder, which
-    share a server, or else those of a file."""
-    for item in items:
-        apart = item.path.parent.name in APART
-        item.add_marker(pytest.mark.xdist_group(str(item.path) if apart else item.path.parent.name))
-
-
 @pytest.fixture(scope="session")
 def starter_text() -> Path:
     """The starter text model's GGUF file, pulled once per machine into `$DIPTYCH_TEST_CACHE`."""

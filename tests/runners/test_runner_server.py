@@ -152,6 +152,9 @@ async def test_faults_of_the_engine_reach_the_client_in_words(launcher: Launcher
     (broken,) = [event async for event in runner.client.run(order("break"))]
     assert isinstance(broken, Failed) and broken.status == 500 and "ZeroDivisionError" in broken.message
     assert "Traceback" not in broken.message
+    deadline = time.monotonic() + 10  # the log is written beside the answer
+    while "a bug of the engine" not in runner.log.read_text() and time.monotonic() < deadline:
+        await asyncio.to_thread(time.sleep, 0.05)
     assert "a bug of the engine" in runner.log.read_text()
     assert [event async for event in runner.client.run(order("count 1 0"))][-1] == Finished()
 

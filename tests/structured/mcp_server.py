@@ -7,6 +7,7 @@ import sys
 import time
 
 from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
 
 server = MCPServer("numbers")
 
@@ -20,7 +21,7 @@ def add(a: int, b: int) -> int:
 @server.tool()
 def fail(number: int) -> str:
     """Always fails."""
-    raise ValueError(f"it failed because of {number}")
+    raise ToolError(f"it failed because of {number}")
 
 
 @server.tool()
