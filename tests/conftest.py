@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -21,6 +24,31 @@ def starter_text() -> Path:
 
     cache = Path(os.environ.get("DIPTYCH_TEST_CACHE") or Path.home() / ".cache" / "diptych-tests")
     return Path(pull("starter-text", Settings(data_dir=cache)).path)
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory, starter_text: Path) -> Path:
+    """`tiny`, an image model with random weights, and `starter-text`."""
+    folder = tmp_path_factory.mktemp("models")
+    subprocess.run([sys.executable, str(Path(__file__).parent / "cli" / "tiny_model.py"), str(folder / "tiny")],
+                   check=True, capture_output=True, timeout=120)
+    (folder / "starter-text").symlink_to(starter_text.parent)
+    return folder
+
+
+@pytest.fixture
+def until() -> Callable[..., Any]:
+    """Repeat a question until its answer is true."""
+
+    def wait(true: Callable[[], Any], seconds: float = 120) -> Any:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if found := true():
+                return found
+            time.sleep(0.05)
+        raise AssertionError("it did not happen in time")
+
+    return wait
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import psutil
 
-from conftest import Server, Until
+from api_server import Server, Until
 
 BODY = {"model": "tiny", "prompt": "slow", "width": 64, "height": 64, "steps": 150, "count": 16, "seed": 3}
 

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from conftest import MAX_BODY
+from api_server import MAX_BODY
 
 JOBS, LOAD, PULL = "/api/jobs", "/api/models/load", "/api/models/pull"
 CHAT, COMPLETIONS, IMAGES = "/v1/chat/completions", "/v1/completions", "/v1/images/generations"

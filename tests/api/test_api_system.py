@@ -18,7 +18,7 @@ import httpx
 import psutil
 import pytest
 
-from conftest import Server
+from api_server import Server
 from diptych.app import make_folders, serve
 from diptych.core.errors import InvalidRequest, Unavailable
 from diptych.settings import Settings

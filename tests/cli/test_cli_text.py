@@ -125,13 +125,13 @@ def test_classify(ask: Run, files: Path) -> None:
     table = ended(ask("classify", "I love this film, it is wonderful!", *LABELS))
     rows = [line.split() for line in table.splitlines() if "%" in line]
     assert [row[0] for row in rows] == ["positive", "negative"]
-    lines = ["I love this film, it is wonderful!", "Terrible food and rude staff."]
+    lines = ["I love this film, it is wonderful!", "This was awful, I hate it."]
     piped = json.loads(ended(ask("classify", *LABELS, "--json", stdin="\n\n".join(lines))))
     assert [one["text"] for one in piped["results"]] == lines
     assert [one["label"] for one in piped["results"]] == ["positive", "negative"]
     (files / "texts.txt").write_text("\n".join(lines))
     several = ended(ask("classify", "--file", "texts.txt", *LABELS, "--example", "positive=Great!"))
-    assert "Terrible food" in several and several.count("%") == 2
+    assert "This was awful" in several and several.count("%") == 2
     both = json.loads(ended(ask("classify", "Fry the onions.", "-l", "cooking=food and recipes", "--multi", "--json")))
     assert 0 <= both["results"][0]["scores"]["cooking"] <= 1
 

@@ -8,7 +8,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ import harness
 BODY = {"model": "tiny", "prompt": "slow", "width": 64, "height": 64, "steps": 100, "count": 4, "seed": 3}
 """A job of about a second and a half on a quiet machine."""
 FINAL = ("succeeded", "failed", "cancelled")
+SETTINGS: dict[str, Any] = {
+    "warm_spare": False, "image_batch": 1, "threads": 1, "text_context": 256, "text_slots": 2}
+Undisturbed = Callable[..., list[str]]
 
 
 class Studio(harness.Gateway):
@@ -199,3 +203,15 @@ def streamed(studio: Studio, taken: Callable[[int], None], tokens: int = 200) ->
                 found.append(json.loads(line[6:]))
                 taken(len(found))
     return found
+
+
+@contextmanager
+def opened(data_dir: Path, model_folder: Path, **settings: Any) -> Iterator[Studio]:
+    """A studio with both small models. It is ended in order, and met no fault that it does not know."""
+    one = Studio(data_dir, **{**SETTINGS, "model_dirs": [str(model_folder)], **settings})
+    one.start()
+    try:
+        yield one
+    finally:
+        one.close()
+    assert "Traceback" not in one.log, one.log[-4000:]

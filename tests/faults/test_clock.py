@@ -10,9 +10,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
-from fault_studio import Studio
-
-from conftest import Undisturbed, opened
+from fault_studio import Studio, Undisturbed, opened
 
 DAY = 86400.0
 

@@ -9,9 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from fault_studio import BODY, Studio
-
-from conftest import Undisturbed
+from fault_studio import BODY, Studio, Undisturbed
 
 HELLO = {"messages": [{"role": "user", "content": "Hello."}], "max_tokens": 2}
 

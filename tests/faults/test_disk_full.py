@@ -8,9 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from fault_studio import BODY, Studio
-
-from conftest import Undisturbed, opened
+from fault_studio import BODY, Studio, Undisturbed, opened
 
 Disk = Callable[[Path, int], Path]
 BALLAST = "ballast"

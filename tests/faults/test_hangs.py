@@ -10,9 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from fault_studio import Studio, Talk
-
-from conftest import Undisturbed, opened
+from fault_studio import Studio, Talk, Undisturbed, opened
 
 HANG_SECONDS = 2.0
 

@@ -6,9 +6,7 @@ import os
 import signal
 
 import psutil
-from fault_studio import BODY, Studio, Talk, streamed
-
-from conftest import Undisturbed
+from fault_studio import BODY, Studio, Talk, Undisturbed, streamed
 
 
 def test_runner_killed_in_mid_picture_while_chat_goes_on(studio: Studio, undisturbed: Undisturbed) -> None:

@@ -7,9 +7,7 @@ import threading
 import time
 
 import httpx
-from fault_studio import BODY, Studio
-
-from conftest import Undisturbed
+from fault_studio import BODY, Studio, Undisturbed
 
 LOCKED_SECONDS = 12.0
 """Over the ten seconds after which SQLite gives up."""

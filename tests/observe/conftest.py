@@ -2,28 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import httpx
 import pytest
 
-
-def _api_tests() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("api_servers", Path(__file__).parents[1] / "api" / "conftest.py")
-    assert spec is not None and spec.loader is not None
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-_servers = _api_tests()
-Server = _servers.Server
-model_folder = _servers.model_folder
-until = _servers.until
+from api_server import Server
 
 
 @pytest.fixture(scope="module")

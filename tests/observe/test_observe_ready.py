@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from conftest import Server
+from api_server import Server
 from diptych.api.observe.lifecycle import Lifecycle
 from diptych.api.observe.ready import BEAT_SECONDS, Readiness
 from diptych.library import Library

@@ -14,7 +14,7 @@ import httpx
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from conftest import Server
+from api_server import Server
 from diptych.core.jobs import Job, JobState
 from diptych.settings import Settings
 from diptych.store.jobs import JobStore

@@ -8,7 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 import tiny
-from task_server import serving
+
+from model_server import serving
 
 
 @pytest.fixture(scope="session")

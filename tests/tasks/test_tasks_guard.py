@@ -13,7 +13,6 @@ import httpx
 import pytest
 from mistralai.client import Mistral
 from mistralai.client.errors import SDKError
-from task_server import serving
 from test_tasks_vectors import refused
 
 from diptych.api.openai.schema import Guarded
@@ -24,6 +23,7 @@ from diptych.core.guard import CATEGORIES, Guard
 from diptych.settings import Settings
 from diptych.text.guard import LEAST, MOST, OVERLAP, WINDOW, Held, halves, windows
 from diptych.text.moderate import CATEGORIES as SCORED
+from model_server import serving
 
 MODEL = "starter-text"
 CHAT, MESSAGES, RESPONSES, COMPLETE = "/v1/chat/completions", "/v1/messages", "/v1/responses", "/v1/completions"

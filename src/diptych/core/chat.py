@@ -65,6 +65,18 @@ class Message(Part):
             return ()
         return tuple(part for part in self.content if isinstance(part, ImagePart))
 
+    def body(self, content: Any) -> dict[str, Any]:
+        """The message as OpenAI's API and chat templates have it, with `content` in the form that the reader takes."""
+        body: dict[str, Any] = {"role": self.role, "content": content}
+        if self.tool_calls:
+            body["tool_calls"] = [{"id": call.id, "type": "function", "function": {
+                "name": call.name, "arguments": call.arguments}} for call in self.tool_calls]
+        for name, value in (("tool_call_id", self.tool_call_id), ("name", self.name),
+                            ("reasoning_content", self.reasoning)):
+            if value is not None:
+                body[name] = value
+        return body
+
 
 class Tool(Part):
     """A function that the model may call; `parameters` is the JSON schema of its arguments. `strict`: its calls are

@@ -81,15 +81,7 @@ def _chat(spec: ChatSpec, fields: tuple[str, ...]) -> dict[str, Any]:
 def _message(message: Message) -> dict[str, Any]:
     if message.prefix:
         raise _refused("messages", "an assistant's text that is continued (prefix)")
-    body: dict[str, Any] = {"role": message.role, "content": _content(message)}
-    if message.tool_calls:
-        body["tool_calls"] = [{"id": call.id, "type": "function", "function": {
-            "name": call.name, "arguments": call.arguments}} for call in message.tool_calls]
-    for name, value in (("tool_call_id", message.tool_call_id), ("name", message.name),
-                        ("reasoning_content", message.reasoning)):
-        if value is not None:
-            body[name] = value
-    return body
+    return message.body(_content(message))
 
 
 def _content(message: Message) -> str | list[dict[str, Any]]:

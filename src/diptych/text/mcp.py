@@ -44,9 +44,12 @@ class McpConnection:
     async def tools(self) -> list[McpTool]:
         """Raises Unavailable when the server does not answer; one that has gone since it was last asked is connected to
         again first."""
-        if self._client is not None:
-            with contextlib.suppress(Unavailable):
-                return await self._list()
+        before = self._client
+        try:
+            return await self._list()
+        except Unavailable:
+            if before is None or self._client is before:  # it is new, or there and only slow
+                raise
         return await self._list()
 
     async def _list(self) -> list[McpTool]:
@@ -110,7 +113,8 @@ class McpConnection:
             if not ready.done():
                 ready.set_exception(error)
         finally:
-            self._client = None
+            if self._task is asyncio.current_task():  # else another connection has taken its place
+                self._client = None
             if not ready.done():
                 ready.cancel()
 

@@ -167,23 +167,12 @@ class Renderer:
         for form in forms:
             shaped = form(messages[:-1] if messages[-1].prefix else messages)
             try:
-                given = [self._message_body(message) for message in shaped]
+                given = [message.body(self._content(message)) for message in shaped]
                 return self._loaded.listener.prompt({**body, "messages": given}) + continued
             except InvalidRequest as error:
                 first = first or error
         assert first is not None
         raise first
-
-    def _message_body(self, message: Message) -> dict[str, Any]:
-        body: dict[str, Any] = {"role": message.role, "content": self._content(message)}
-        if message.tool_calls:
-            body["tool_calls"] = [{"id": call.id, "type": "function", "function": {
-                "name": call.name, "arguments": call.arguments}} for call in message.tool_calls]
-        for name, value in (("tool_call_id", message.tool_call_id), ("name", message.name),
-                            ("reasoning_content", message.reasoning)):
-            if value is not None:
-                body[name] = value
-        return body
 
     def _content(self, message: Message) -> str:
         if isinstance(message.content, str):

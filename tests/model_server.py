@@ -1,4 +1,4 @@
-"""A real server in a process of its own, for the tests of this folder."""
+"""A real server in a process of its own with models of the tests."""
 
 from __future__ import annotations
 
