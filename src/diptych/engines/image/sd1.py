@@ -5,10 +5,9 @@ Weights load from safetensors only. The parts are loaded one by one: the pipelin
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +17,21 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from safetensors import SafetensorError
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel
 from transformers.utils.logging import disable_progress_bar
 
 from diptych.core.errors import InvalidRequest, JobFailed
 from diptych.engines.image.checkpoint import Parts, load_checkpoint
+from diptych.engines.image.checkpoint_text import TextEncoder
 from diptych.engines.image.conditioning import ClipEncoder
+from diptych.engines.image.folder import check_layout, load_tokenizer, load_weights, read_json
 from diptych.engines.image.model import Contexts
 from diptych.engines.image.prompting import Texts
 
 log = logging.getLogger(__name__)
 
 VAES = ("AutoencoderKL", "AutoencoderTiny")
-PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+LAYOUT = {"unet": ("UNet2DConditionModel",), "text_encoder": ("CLIPTextModel",), "vae": VAES}
 
 
 class StableDiffusion1:
@@ -44,7 +45,12 @@ class StableDiffusion1:
         self.scheduler_config = scheduler_config
         self.device: torch.device = unet.device
         self.dtype: torch.dtype = unet.dtype
-        self.latent_channels: int = unet.config.in_channels
+        self.latent_channels: int = vae.config.latent_channels
+        self.extra_channels: int = unet.config.in_channels - self.latent_channels
+        if self.extra_channels not in (0, 1 + self.latent_channels):
+            raise InvalidRequest(
+                f"the model's UNet takes {unet.config.in_channels} channels, the VAE makes {self.latent_channels}; "
+                "models for pictures and for inpainting can be used", param="model")
         self.scale_factor = 2 ** (len(vae.config.block_out_channels) - 1)
         # Diffusers' pipeline asks for multiples of 8; a UNet pads odd latents on its way down.
         self.multiple = math.lcm(8, self.scale_factor)
@@ -90,76 +96,39 @@ def load_model(path: str, device: torch.device, dtype: torch.dtype) -> StableDif
     Raises:
         InvalidRequest: it is no such model with safetensors weights, and what is missing.
     """
+    parts = load_parts(path, device, dtype, _load_folder)
+    (words,) = parts.encoders
+    return StableDiffusion1(parts.unet, parts.vae, ClipEncoder(words.tokenizer, words.model, device), parts.scheduler)
+
+
+def load_parts(
+    path: str, device: torch.device, dtype: torch.dtype, load_folder: Callable[[Path, torch.dtype], Parts],
+) -> Parts:
+    """The parts of a folder or of a checkpoint, on their device.
+
+    Raises:
+        InvalidRequest: they could not be loaded, and why.
+    """
     disable_progress_bar()
     place = Path(path)
     try:
-        unet, vae, text_encoder, tokenizer, config = (
-            load_checkpoint(place, dtype) if place.is_file() else _load_folder(place, dtype))
+        parts = load_checkpoint(place, dtype) if place.is_file() else load_folder(place, dtype)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StopIteration) as error:
         log.exception("model %s could not be loaded", place.name)
         reason = str(error).strip().split("\n")[0].replace(str(place), place.name)[:300]
         what = "file" if place.is_file() else "folder"
         raise InvalidRequest(f"model {what} {place.name!r} could not be loaded: {reason}", param="model") from error
-    for part in (unet, vae, text_encoder):
+    for part in (parts.unet, parts.vae, *(words.model for words in parts.encoders)):
         part.to(device).eval().requires_grad_(False)
-    return StableDiffusion1(unet, vae, ClipEncoder(tokenizer, text_encoder, device), config)
+    return parts
 
 
 def _load_folder(folder: Path, dtype: torch.dtype) -> Parts:
-    vae_class = AutoencoderTiny if _check_layout(folder) == "AutoencoderTiny" else AutoencoderKL
-    unet = _load_weights(UNet2DConditionModel, folder / "unet", torch_dtype=dtype)
-    vae = _load_weights(vae_class, folder / "vae", torch_dtype=dtype)
-    text_encoder = _load_weights(CLIPTextModel, folder / "text_encoder", dtype=dtype)
-    tokenizer = _load_tokenizer(folder / "tokenizer", text_encoder.config.vocab_size)
-    return unet, vae, text_encoder, tokenizer, _json(folder / "scheduler" / "scheduler_config.json")
-
-
-def _check_layout(folder: Path) -> str:
-    """Name of the VAE's class; raises InvalidRequest when a part is missing or of another kind."""
-    index = _json(folder / "model_index.json")
-    missing = [name for name in PARTS if name not in index or not (folder / name).is_dir()]
-    if missing:
-        raise InvalidRequest(f"model folder {folder.name!r} has no {', '.join(missing)}", param="model")
-    expected = {"unet": ("UNet2DConditionModel",), "text_encoder": ("CLIPTextModel",), "vae": VAES}
-    for part, names in expected.items():
-        found = index[part][1] if isinstance(index[part], list) and len(index[part]) == 2 else None
-        if found not in names:
-            raise InvalidRequest(
-                f"{part} of model {folder.name!r} is {found!r}; supported: {', '.join(names)}", param="model")
-    return str(index["vae"][1])
-
-
-def _load_weights(part: Any, folder: Path, **options: Any) -> Any:
-    """A part with all its weights, from safetensors and nothing else; the half precision copy if it is alone."""
-    files = [file.name for file in folder.iterdir() if file.name.endswith(".safetensors")]
-    if not files:
-        raise InvalidRequest(
-            f"{folder.name} of model {folder.parent.name!r} has no safetensors weights", param="model")
-    if all(".fp16" in name for name in files):
-        options["variant"] = "fp16"
-    options |= {"use_safetensors": True, "local_files_only": True, "low_cpu_mem_usage": True}
-    module, info = part.from_pretrained(folder, output_loading_info=True, **options)
-    # The libraries fill what a file lacks with random numbers and a warning.
-    if info["missing_keys"]:
-        raise ValueError(f"{folder.name} lacks the weights {', '.join(sorted(info['missing_keys'])[:3])}")
-    return module
-
-
-def _load_tokenizer(folder: Path, vocabulary: int) -> Any:
-    """CLIP's tokenizer; the library makes an empty one of a folder without a vocabulary."""
-    if not (folder / "tokenizer.json").is_file() and not (folder / "vocab.json").is_file():
-        raise ValueError(f"{folder.name} has neither tokenizer.json nor vocab.json")
-    tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
-    if len(tokenizer) > vocabulary:
-        raise ValueError(f"the tokenizer has {len(tokenizer)} tokens, the text encoder {vocabulary}")
-    return tokenizer
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise InvalidRequest(f"{path.parent.name}/{path.name} cannot be read", param="model") from error
-    if not isinstance(found, dict):
-        raise InvalidRequest(f"{path.parent.name}/{path.name} is not a JSON object", param="model")
-    return found
+    found = check_layout(folder, LAYOUT, ("tokenizer", "scheduler"))
+    vae_class = AutoencoderTiny if found["vae"] == "AutoencoderTiny" else AutoencoderKL
+    unet = load_weights(UNet2DConditionModel, folder / "unet", torch_dtype=dtype)
+    vae = load_weights(vae_class, folder / "vae", torch_dtype=dtype)
+    text_encoder = load_weights(CLIPTextModel, folder / "text_encoder", dtype=dtype)
+    tokenizer = load_tokenizer(folder / "tokenizer", text_encoder.config.vocab_size)
+    config = read_json(folder / "scheduler" / "scheduler_config.json")
+    return Parts(unet, vae, [TextEncoder(tokenizer, text_encoder)], config)
