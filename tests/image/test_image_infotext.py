@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from diptych.core.cards import Card
 from diptych.core.errors import InvalidRequest
+from diptych.core.image_options import MAX_SEED
 from diptych.core.infotext import build_infotext, build_text_chunks, parse_infotext, spec_from_text_chunks
 from diptych.core.samplers import SAMPLERS, schedule_label, schedules_of
-from diptych.core.specs import MAX_SEED, ImageSpec
+from diptych.core.specs import ImageSpec
 
 CARD = Card(id="starter", panel="image", family="sd1", format="diffusers", path="x", bytes=1, size=64,
             fingerprint="abc123")

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diptych.core.errors import InvalidRequest
-from diptych.core.specs import MAX_PROMPT, ImageSpec
+from diptych.core.image_options import MAX_PROMPT
+from diptych.core.specs import ImageSpec
 from diptych.prompts.choices import Option, read
 from diptych.prompts.nodes import unparse
 from diptych.prompts.parser import parse

@@ -25,7 +25,8 @@ class AdapterFile(BaseModel):
 class Card(BaseModel):
     """A model on disk. `family` names the engine file that serves it ("sd1", "gguf"); `bytes` is the size of its
     weights in files; `size` is the model's own picture size in pixels; `multiple` is what width and height must be
-    divisible by; `context` is the trained context length in tokens.
+    divisible by; `context` is the trained context length in tokens; `text_width` is the width of the text context that
+    an image model attends to, which tells what adapters fit.
 
     Of text models: `tasks` is what it can do; `architecture` is llama.cpp's name; `dialect` is how its template writes
     tool calls (None: it knows no tools); `tools`: the template takes the list of tools itself, so nobody else has to
@@ -48,6 +49,7 @@ class Card(BaseModel):
     license: str | None = None
     size: int | None = None
     multiple: int | None = None
+    text_width: int | None = None
     context: int | None = None
     parameters: int | None = None
     tasks: tuple[Task, ...] = ()
@@ -61,3 +63,29 @@ class Card(BaseModel):
     embedding: int | None = None
     fingerprint: str = ""
     """Short SHA-256 of the weights' headers and sizes: tells one model from another without reading it whole."""
+
+
+PartKind = Literal["lora", "embedding", "vae", "controlnet", "t2i_adapter", "ip_adapter", "image_encoder", "upscaler",
+                   "detector"]
+
+
+class PartCard(BaseModel):
+    """A file, or a folder in the layout of diffusers, that is used together with an image model. `family`: of the
+    models that it fits ("sd1", "sd2", "sdxl" …); None where that does not matter. `triggers`: words that an adapter
+    was trained on, the most frequent first. `text_width`: of the text context that it was made for, or of an
+    embedding's vectors; `channels`: of the latents of a VAE."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    kind: PartKind
+    path: str
+    bytes: int = Field(ge=0)
+    family: str | None = None
+    name: str = ""
+    license: str | None = None
+    rank: int | None = None
+    text_width: int | None = None
+    channels: int | None = None
+    triggers: tuple[str, ...] = ()
+    fingerprint: str = ""

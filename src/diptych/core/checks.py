@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from diptych.core.cards import Card
 from diptych.core.errors import InvalidRequest
-from diptych.core.specs import MAX_SEED, ImageSpec
+from diptych.core.image_options import MAX_SEED
+from diptych.core.specs import ImageSpec
 
 MAX_PIXELS = 4096 * 4096
 DEFAULT_MULTIPLE = 8

@@ -15,6 +15,7 @@ Several = Annotated[tuple[Item, ...], Strict(False)]
 """A tuple that is read from a list, also where types are strict."""
 PictureRef = Annotated[str, Field(min_length=1, description=(
     "base64, a data: URL, artifact:ID, or the sha256:… of an uploaded picture"))]
+ModelId = Annotated[str, Field(min_length=1, max_length=300, description="id of a model in the library")]
 StyleName = Annotated[str, Field(min_length=1, max_length=200)]
 
 
@@ -61,6 +62,9 @@ class SamplingOptions(BaseModel):
 class PictureOptions(BaseModel):
     """What is painted, how large and how often."""
 
+    kind: Literal["image"] = Field("image", description="what to make; pictures so far")
+    model: ModelId = "starter"
+    prompt: str = Field(min_length=1, max_length=MAX_PROMPT, examples=["a red apple on a blue background"])
     negative_prompt: str = Field("", max_length=MAX_PROMPT, description="what to keep out of the picture")
     width: int | None = Field(None, ge=8, le=4096, description="pixels; the model's own size when left out")
     height: int | None = Field(None, ge=8, le=4096, description="pixels; the model's own size when left out")

@@ -7,12 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from diptych.core.chat import Message, OutputFormat, Tool, ToolChoice
+from diptych.core.image_options import MAX_PROMPT, PictureOptions, Reference, SamplingOptions
 from diptych.core.samplers import check_options, parse_sampler
-
-MAX_PROMPT = 20_000
-"""Characters of one prompt of an image job."""
-MAX_SEED = 2**63 - 1
-StyleName = Annotated[str, Field(min_length=1, max_length=200)]
 
 
 class Spec(BaseModel):
@@ -28,42 +24,15 @@ class ResolvedPrompt(Spec):
     negative_prompt: str = Field("", max_length=MAX_PROMPT)
 
 
-class ImageSpec(Spec):
+class ImageSpec(SamplingOptions, PictureOptions, Spec):
     """One image job: `count` pictures of one prompt, with seeds `seed, seed + 1, …`.
 
     `prompt` and `negative_prompt` are what was asked. `resolved` is what is painted, one for each picture; it is empty
     where that is the same.
     """
 
-    kind: Literal["image"] = "image"
-    model: str = Field("starter", min_length=1, max_length=300, description="id of an image model in the library")
-    prompt: str = Field(min_length=1, max_length=MAX_PROMPT, examples=["a red apple on a blue background"])
-    negative_prompt: str = Field("", max_length=MAX_PROMPT)
-    width: int | None = Field(None, ge=8, le=4096, description="pixels; the model's own size when left out")
-    height: int | None = Field(None, ge=8, le=4096, description="pixels; the model's own size when left out")
-    steps: int = Field(20, ge=1, le=1000)
-    guidance: float = Field(5.0, ge=1.0, le=50.0, description="guidance scale (CFG); 1 makes a single pass")
     sampler: str = Field("Euler", description="A1111's name, e.g. 'DPM++ 2M'")
     schedule: str = Field("normal", description="noise schedule, e.g. 'karras'")
-    eta: float | None = Field(None, ge=0.0, le=1.0, description="share of the noise that each step puts back")
-    s_churn: float | None = Field(None, ge=0.0, le=1000.0, description="noise added before the steps, all together")
-    s_tmin: float | None = Field(None, ge=0.0, le=5000.0, description="lowest sigma that is churned")
-    s_tmax: float | None = Field(None, ge=0.0, le=5000.0, description="highest sigma that is churned")
-    s_noise: float | None = Field(None, ge=0.0, le=2.0, description="scale of the noise that steps add")
-    rho: float | None = Field(None, ge=0.1, le=100.0, description="curvature of karras (7) and polyexponential (1)")
-    sigma_min: float | None = Field(None, gt=1e-4, le=5000.0, description="lowest sigma; the model's when left out")
-    sigma_max: float | None = Field(None, gt=1e-4, le=5000.0, description="highest sigma; the model's when left out")
-    prediction_type: Literal["epsilon", "v_prediction", "sample"] | None = Field(
-        None, description="what the model predicts; as its folder says when left out")
-    zero_terminal_snr: bool | None = Field(None, description="begin at pure noise; as the folder says when left out")
-    guidance_rescale: float = Field(
-        0.0, ge=0.0, le=1.0, description="how far guidance is held to the contrast of the prediction without it")
-    seed: int = Field(-1, ge=-1, le=MAX_SEED, description="-1: one is drawn when the job is accepted")
-    count: int = Field(1, ge=1, le=64, description="pictures to make")
-    preview_every: int = Field(0, ge=0, le=1000, description="a preview event every so many steps; 0: none")
-    clip_skip: int = Field(1, ge=1, le=24, description="layer of CLIP that is used, counted from the last one")
-    styles: tuple[StyleName, ...] = Field((), max_length=16, description="styles put around the prompt, in this order")
-    prompt_syntax: Literal["full", "plain"] = Field("full", description="plain: prompts mean just their words")
     resolved: tuple[ResolvedPrompt, ...] = Field((), max_length=64, description="prompts of each picture, if others")
 
     def prompts_of(self, index: int) -> ResolvedPrompt:
@@ -71,6 +40,10 @@ class ImageSpec(Spec):
         if self.resolved:
             return self.resolved[index]
         return ResolvedPrompt(prompt=self.prompt, negative_prompt=self.negative_prompt)
+
+    def references(self) -> tuple[Reference, ...]:
+        """The files that it needs beside its model."""
+        return ()
 
     @model_validator(mode="after")
     def _whole(self) -> ImageSpec:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from diptych.core.checks import picture_seed
 from diptych.core.errors import InvalidRequest
-from diptych.core.specs import MAX_PROMPT, ImageSpec, ResolvedPrompt
+from diptych.core.image_options import MAX_PROMPT
+from diptych.core.specs import ImageSpec, ResolvedPrompt
 from diptych.prompts.check import checked
 from diptych.prompts.resolve import resolve
 from diptych.prompts.styles import read_styles, styled

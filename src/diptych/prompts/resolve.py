@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 
 from diptych.core.errors import InvalidRequest
-from diptych.core.specs import MAX_PROMPT
+from diptych.core.image_options import MAX_PROMPT
 from diptych.prompts.choices import Choice, Option, Piece, Raw, Wildcard, read
 from diptych.prompts.parser import NETWORK
 

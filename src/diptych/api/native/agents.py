@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 from diptych.api.body import json_body
 from diptych.api.docs import body_of
 from diptych.api.live import ready, run
-from diptych.api.native.schema import Body, ModelId
+from diptych.api.native.schema import Body
 from diptych.api.openai.checked import checked, object_at
 from diptych.api.openai.convert import with_instruction
 from diptych.api.openai.messages import messages_of
@@ -26,6 +26,7 @@ from diptych.api.streams import EventStream, attended, sse
 from diptych.core.chat import Message
 from diptych.core.errors import DiptychError, InvalidRequest
 from diptych.core.events import Event
+from diptych.core.image_options import ModelId
 from diptych.core.specs import ChatSpec, Sampling
 from diptych.text.agents import Agent, AgentEvent, Called, Ended, Limits, Returned
 from diptych.text.registry import Registered

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from diptych.core.image_options import ModelId, PictureOptions, SamplingOptions
 from diptych.core.jobs import JobState, Priority
 from diptych.core.samplers import SAMPLERS, SCHEDULES
-from diptych.core.specs import MAX_PROMPT, MAX_SEED, ImageSpec, StyleName
+from diptych.core.specs import ImageSpec
 from diptych.schedule.pool import RunnerInfo
 
 PriorityName = Literal["interactive", "batch", "training"]
-ModelId = Annotated[str, Field(min_length=1, max_length=300, description="id of a model in the library")]
 
 
 class Body(BaseModel):
@@ -22,7 +22,7 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
-class JobRequest(Body):
+class JobRequest(SamplingOptions, PictureOptions, Body):
     """A picture, or several of one prompt."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [
@@ -33,37 +33,9 @@ class JobRequest(Body):
          "priority": "batch"},
     ]})
 
-    kind: Literal["image"] = Field("image", description="what to make; pictures so far")
-    model: ModelId = "starter"
-    prompt: str = Field(min_length=1, max_length=MAX_PROMPT)
-    negative_prompt: str = Field("", max_length=MAX_PROMPT, description="what to keep out of the picture")
-    width: int | None = Field(None, ge=8, le=4096, description="pixels; the model's own size when left out")
-    height: int | None = Field(None, ge=8, le=4096, description="pixels; the model's own size when left out")
-    steps: int = Field(20, ge=1, le=1000)
-    guidance: float = Field(5.0, ge=1.0, le=50.0, description="guidance scale (CFG); 1 makes a single pass")
     sampler: str = Field("Euler", max_length=100, description=f"one of {', '.join(SAMPLERS)}")
     schedule: str = Field(
         "automatic", max_length=100, description=f"noise schedule: automatic or one of {', '.join(SCHEDULES)}")
-    eta: float | None = Field(None, ge=0.0, le=1.0, description="share of the noise that each step puts back")
-    s_churn: float | None = Field(None, ge=0.0, le=1000.0, description="noise added before the steps, all together")
-    s_tmin: float | None = Field(None, ge=0.0, le=5000.0, description="lowest sigma that is churned")
-    s_tmax: float | None = Field(None, ge=0.0, le=5000.0, description="highest sigma that is churned")
-    s_noise: float | None = Field(None, ge=0.0, le=2.0, description="scale of the noise that steps add")
-    rho: float | None = Field(None, ge=0.1, le=100.0, description="curvature of karras (7) and polyexponential (1)")
-    sigma_min: float | None = Field(None, gt=1e-4, le=5000.0, description="lowest sigma; the model's when left out")
-    sigma_max: float | None = Field(None, gt=1e-4, le=5000.0, description="highest sigma; the model's when left out")
-    prediction_type: Literal["epsilon", "v_prediction", "sample"] | None = Field(
-        None, description="what the model predicts; as its folder says when left out")
-    zero_terminal_snr: bool | None = Field(None, description="begin at pure noise; as the folder says when left out")
-    guidance_rescale: float = Field(
-        0.0, ge=0.0, le=1.0, description="how far guidance is held to the contrast of the prediction without it")
-    seed: int = Field(-1, ge=-1, le=MAX_SEED, description="of the first picture, the next has one more; -1: any")
-    count: int = Field(1, ge=1, le=64, description="pictures to make")
-    preview_every: int = Field(0, ge=0, le=1000, description="a preview event every so many steps; 0: none")
-    clip_skip: int = Field(1, ge=1, le=24, description="layer of CLIP that is used, counted from the last, which is 1")
-    styles: list[StyleName] = Field([], max_length=16, description="styles put around the prompt, in this order")
-    prompt_syntax: Literal["full", "plain"] = Field(
-        "full", description="full: the prompt language, see docs/prompt-language.md; plain: prompts are just words")
     priority: PriorityName = Field("interactive", description="class of work; served in this order")
 
 

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
+from diptych.core.image_options import MAX_PROMPT, MAX_SEED, StyleName
 from diptych.core.routes import MAX_TARGETS
-from diptych.core.specs import MAX_PROMPT, MAX_SEED, StyleName
 
 ModelId = Annotated[str, Field(min_length=1, max_length=300, description="id of a model; /v1/models lists them")]
 Flag = bool | None

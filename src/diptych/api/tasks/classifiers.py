@@ -15,12 +15,13 @@ from starlette.responses import JSONResponse, Response
 from diptych.api.body import json_body, parse_json
 from diptych.api.docs import body_of
 from diptych.api.errors import shown
-from diptych.api.native.schema import Body, ModelId
+from diptych.api.native.schema import Body
 from diptych.api.services import Caller, Having, Services
 from diptych.api.streams import attended
 from diptych.api.tasks.classify import example_of, logits, question_of
 from diptych.api.tasks.data import text_card
 from diptych.core.errors import InvalidRequest
+from diptych.core.image_options import ModelId
 from diptych.text.calibrate import Scale, fit_multi, fit_single, quality_multi, quality_single, split
 from diptych.text.classify import Example, Question
 from diptych.text.classify_store import Classifier, ClassifierStore

@@ -12,8 +12,9 @@ import torch
 from diptych.core.cards import Card
 from diptych.core.checks import check, check_size
 from diptych.core.errors import Conflict, InvalidRequest, Unavailable
+from diptych.core.image_options import MAX_SEED
 from diptych.core.protocol import LoadRequest, RunRequest
-from diptych.core.specs import MAX_SEED, ImageSpec
+from diptych.core.specs import ImageSpec
 from diptych.engines.base import Emit
 from diptych.engines.image.batcher import Batcher
 from diptych.engines.image.model import ImageModel, LoadModel
