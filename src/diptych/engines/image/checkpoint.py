@@ -1,5 +1,5 @@
 """Stable Diffusion 1, 2 and XL in one safetensors file with the key names of the original training code, as people
-download them. All shapes are read from the file, so nothing is fetched. Weights are renamed by diffusers' own tables."""
+download them. All shapes are read from the file, so nothing is fetched. Weights are renamed by tables of diffusers."""
 
 from __future__ import annotations
 

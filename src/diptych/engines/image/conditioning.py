@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,6 +17,14 @@ from diptych.prompts.schedule import Segments
 CACHED_CHUNKS = 256
 NO_MEAN = 1e-6
 """A mean smaller than this part of the values' size is rounding, and is not kept."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One chunk's states (1, window, features), and its summary (1, features) of an encoder with a projection."""
+
+    hidden: torch.Tensor
+    pooled: torch.Tensor | None = None
 
 
 class ClipEncoder:
@@ -30,18 +40,23 @@ class ClipEncoder:
         self._device = device
         self._window: int = min(tokenizer.model_max_length, text_encoder.config.max_position_embeddings)
         self.layers: int = text_encoder.config.num_hidden_layers
-        self._cache: OrderedDict[tuple[int, tuple[int, ...]], torch.Tensor] = OrderedDict()
+        self._cache: OrderedDict[tuple[int, tuple[int, ...]], Encoded] = OrderedDict()
 
     def __call__(self, texts: Texts) -> Contexts:
         """Embeddings of all texts, padded with empty chunks to the length of the longest."""
-        rows = [self._chunks(segments) for segments in (*texts.positive, texts.negative)]
-        longest = max(len(chunks) for chunks in rows)
-        *positive, negative = (
-            torch.cat([self._embed(chunk, texts.clip_skip) for chunk in chunks + [Chunk()] * (longest - len(chunks))],
-                      dim=1)
-            for chunks in rows
-        )
-        return Contexts(positive[0] if len(positive) == 1 else torch.cat(positive), negative, texts.weights)
+        rows = self.rows(texts)
+        hidden = self.embed(rows, max(len(chunks) for chunks in rows), texts.clip_skip)
+        return Contexts(hidden[:-1], hidden[-1:], texts.weights)
+
+    def rows(self, texts: Texts) -> list[list[Chunk]]:
+        """Chunks of every condition, and of the negative prompt at the end."""
+        return [self._chunks(segments) for segments in (*texts.positive, texts.negative)]
+
+    def embed(self, rows: Sequence[list[Chunk]], length: int, clip_skip: int) -> torch.Tensor:
+        """(rows, length × window, features): all rows, padded with empty chunks to `length` of them."""
+        return torch.cat([
+            torch.cat([self._embed(chunk, clip_skip) for chunk in chunks + [Chunk()] * (length - len(chunks))], dim=1)
+            for chunks in rows])
 
     def _chunks(self, segments: Segments) -> list[Chunk]:
         """Chunks of tokens; one empty chunk for an empty text."""
@@ -63,8 +78,16 @@ class ClipEncoder:
         weights = torch.tensor([1.0, *chunk.weights, *ones], device=hidden.device, dtype=torch.float32)
         return emphasized(hidden, weights)
 
+    def pooled(self, chunks: Sequence[Chunk], clip_skip: int) -> torch.Tensor:
+        """(rows, features): the encoder's summary of each chunk, projected. Only of encoders with a projection."""
+        found = [self._encoded(chunk.tokens, clip_skip).pooled for chunk in chunks]
+        return torch.cat([one for one in found if one is not None])
+
     def _hidden(self, tokens: tuple[int, ...], clip_skip: int) -> torch.Tensor:
         """(1, window, features) as the encoder gives it."""
+        return self._encoded(tokens, clip_skip).hidden
+
+    def _encoded(self, tokens: tuple[int, ...], clip_skip: int) -> Encoded:
         key = (clip_skip, tokens)
         if key in self._cache:
             self._cache.move_to_end(key)
@@ -75,21 +98,18 @@ class ClipEncoder:
         mask = None
         if getattr(self._text_encoder.config, "use_attention_mask", False):
             mask = torch.tensor([[1] * len(used) + [0] * padding], device=self._device)
-        hidden = self._encode(ids, mask, clip_skip)
-        self._cache[key] = hidden
+        encoded = self._cache[key] = self._encode(ids, mask, clip_skip)
         if len(self._cache) > CACHED_CHUNKS:
             self._cache.popitem(last=False)
-        return hidden
+        return encoded
 
-    def _encode(self, ids: torch.Tensor, mask: torch.Tensor | None, clip_skip: int) -> torch.Tensor:
+    def _encode(self, ids: torch.Tensor, mask: torch.Tensor | None, clip_skip: int) -> Encoded:
         if clip_skip == 1:
-            last: torch.Tensor = self._text_encoder(ids, attention_mask=mask)[0]
-            return last
+            return Encoded(self._text_encoder(ids, attention_mask=mask)[0])
         states = self._text_encoder(ids, attention_mask=mask, output_hidden_states=True).hidden_states
         # An inner layer's states reach the UNet through the norm that follows the last one.
         norm = getattr(self._text_encoder, "text_model", self._text_encoder).final_layer_norm
-        hidden: torch.Tensor = norm(states[-clip_skip])
-        return hidden
+        return Encoded(norm(states[-clip_skip]))
 
 
 def emphasized(hidden: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

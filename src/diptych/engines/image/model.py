@@ -15,11 +15,14 @@ from diptych.engines.image.prompting import Texts
 @dataclass(frozen=True)
 class Contexts:
     """Text embeddings of one picture in one step, of equal length: `positive` (conditions, tokens, features), which
-    count by `weights`, and `negative` (1, tokens, features)."""
+    count by `weights`, and `negative` (1, tokens, features). Stable Diffusion XL has each text once more as a whole:
+    `pooled` (conditions, width) and `negative_pooled` (1, width)."""
 
     positive: torch.Tensor
     negative: torch.Tensor
     weights: tuple[float, ...] = (1.0,)
+    pooled: torch.Tensor | None = None
+    negative_pooled: torch.Tensor | None = None
 
     @property
     def tokens(self) -> int:
