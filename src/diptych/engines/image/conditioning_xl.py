@@ -16,6 +16,11 @@ class InnerClipEncoder(ClipEncoder):
     """CLIP's states one layer before those that `clip_skip` names elsewhere, without the last norm; so 1 is the layer
     that XL was trained with."""
 
+    @property
+    def width(self) -> int:
+        """Of its projection."""
+        return int(self._text_encoder.config.projection_dim)
+
     def _encode(self, ids: torch.Tensor, mask: torch.Tensor | None, clip_skip: int) -> Encoded:
         output = self._text_encoder(ids, attention_mask=mask, output_hidden_states=True)
         return Encoded(output.hidden_states[-(clip_skip + 1)], getattr(output, "text_embeds", None))
@@ -33,6 +38,7 @@ class DoubleEncoder:
         self._encoders = encoders
         self._zeros = zeros
         self.layers: int = min(encoder.layers for encoder in encoders) - 1
+        self.pooled_width: int = encoders[-1].width
 
     def __call__(self, texts: Texts) -> Contexts:
         """Embeddings of all texts, padded with empty chunks to the length of the longest; each text's summary is that
