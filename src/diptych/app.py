@@ -27,7 +27,7 @@ from diptych.api.guard import is_loopback
 from diptych.api.limits import Limits
 from diptych.api.links import Links
 from diptych.api.metered import MeteredDispatcher
-from diptych.api.native import agents, jobs, keys, models, routes, system, tools
+from diptych.api.native import agents, jobs, keys, models, parts, routes, system, tools
 from diptych.api.native.agents import AgentRequest
 from diptych.api.native.pulls import Pulls
 from diptych.api.native.schema import JobRequest, LoadRequest, ModelRequest, PullRequest
@@ -71,8 +71,8 @@ DESCRIPTION = """Language models and image models of this machine, with one queu
 
 `/v1` speaks OpenAI's protocol; `/api` is Diptych's own. Every error has the same shape, see `Error`."""
 LOG_FILE = "diptych.log"
-ROUTERS = (jobs.router, models.router, system.router, keys.router, observing.router, chat.router, completions.router,
-           responses.router, messages.router,
+ROUTERS = (jobs.router, models.router, parts.router, system.router, keys.router, observing.router, chat.router,
+           completions.router, responses.router, messages.router,
            images.router, openai_models.router, agents.router, tools.router, routes.router, *TASK_ROUTERS)
 BODIES: list[type[BaseModel]] = [JobRequest, LoadRequest, ModelRequest, PullRequest, ChatRequest, CompletionRequest,
                                  ImageRequest, ResponsesRequest, MessagesRequest, CountTokensRequest, AgentRequest,

@@ -30,6 +30,7 @@ _RULES: tuple[tuple[str, tuple[str, ...] | None, str], ...] = (
     ("/api/artifacts", READING, "jobs"),
     ("/api/models", READING, "models:read"),
     ("/api/models", None, "models:write"),
+    ("/api/parts", READING, "models:read"),
     ("/api/system", READING, ANY),
     ("/api/keys/self", READING, ANY),
     ("/metrics", READING, "metrics"),

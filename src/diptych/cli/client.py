@@ -128,6 +128,13 @@ class Api:
         with self._faults():
             return found["models"], found["problems"]
 
+    def parts(self) -> list[dict[str, Any]]:
+        """Files that are used together with image models."""
+        found = self.request("GET", "/api/parts")
+        with self._faults():
+            parts: list[dict[str, Any]] = found["parts"]
+            return parts
+
     def load(self, model: str, pinned: bool | None = None) -> Any:
         return self.request("POST", "/api/models/load", body={"model": model, "pinned": pinned}, timeout=LONG)
 

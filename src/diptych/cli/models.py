@@ -15,8 +15,15 @@ Model = Annotated[str, typer.Argument(help="Id of the model; `diptych models lis
 
 
 @app.command("list")
-def list_models(server: Server = None, data_dir: DataDir = None, as_json: AsJson = False) -> None:
+def list_models(
+    server: Server = None, data_dir: DataDir = None, as_json: AsJson = False,
+    parts: Annotated[bool, typer.Option(
+        "--parts", help="What is used together with image models: LoRA, embeddings, VAEs, ControlNets …")] = False,
+) -> None:
     """All models in the library."""
+    if parts:
+        _list_parts(server, data_dir, as_json)
+        return
     from diptych.cli.connect import connected
     from diptych.cli.output import human_bytes, print_json, print_table, say, table
 
@@ -34,6 +41,25 @@ def list_models(server: Server = None, data_dir: DataDir = None, as_json: AsJson
     for model in models:
         made.add_row(model["id"], model["panel"], human_bytes(model["bytes"]), state_of(model),
                      model.get("license") or "", model.get("name") or "")
+    print_table(made)
+
+
+def _list_parts(server: str | None, data_dir: Path | None, as_json: bool) -> None:
+    from diptych.cli.connect import connected
+    from diptych.cli.output import human_bytes, print_json, print_table, say, table
+
+    with connected(server, data_dir) as api:
+        found = api.parts()
+    if as_json:
+        print_json(found)
+        return
+    if not found:
+        say("There are no adapters, embeddings, VAEs, ControlNets or upscalers in the model folders.")
+        return
+    made = table("id", "kind", "for", "size", "rank", "licence", "words")
+    for part in found:
+        made.add_row(part["id"], part["kind"], part["family"] or "", human_bytes(part["bytes"]),
+                     str(part["rank"] or ""), part["license"] or "", ", ".join(part["triggers"][:4]))
     print_table(made)
 
 

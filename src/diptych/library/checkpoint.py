@@ -38,11 +38,12 @@ def identify_checkpoint(path: Path) -> Card | None:
     if shapes[FIRST_CONV][1] != 4:
         raise BadFile(f"a checkpoint whose UNet takes {shapes[FIRST_CONV][1]} channels (for inpainting or depth): not "
                       "supported yet")
+    width = next((shape[1] for key, shape in shapes.items() if key.endswith("attn2.to_k.weight")), None)
     factor = 2 ** (sum(VAE_LEVEL.format(level) in shapes for level in range(8)) - 1)
     return Card(
         id=path.stem, panel="image", family="sd1", format="checkpoint", path=str(path), bytes=path.stat().st_size,
         name=header.metadata.get("modelspec.title") or path.stem, license=header.metadata.get("modelspec.license"),
-        size=_size(header, path, size), multiple=factor, parameters=header.parameters,
+        size=_size(header, path, size), multiple=factor, text_width=width, parameters=header.parameters,
         fingerprint=fingerprint([header.header_sha256], [path]))
 
 

@@ -76,11 +76,14 @@ def identify_diffusers(folder: Path, id: str | None = None) -> Card:
     headers = [read_safetensors(file) for file in files]
     factor = _vae_factor(read_json(folder / "vae" / "config.json"))
     front = front_matter(folder / "README.md")
+    unet = read_json(folder / "unet" / "config.json")
+    width = unet.get("cross_attention_dim")
     return Card(
         id=id or folder.name, panel="image", family=FAMILIES[str(pipeline)], format="diffusers", path=str(folder),
         bytes=sum(file.stat().st_size for file in files), name=front.get("name") or folder.name,
-        license=front.get("license"), size=_sample_size(read_json(folder / "unet" / "config.json")) * factor,
-        multiple=factor, parameters=sum(header.parameters for header in headers),
+        license=front.get("license"), size=_sample_size(unet) * factor,
+        multiple=factor, text_width=width if isinstance(width, int) else None,
+        parameters=sum(header.parameters for header in headers),
         fingerprint=fingerprint([header.header_sha256 for header in headers], files))
 
 

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from diptych.core.cards import Card
+from diptych.core.cards import Card, PartCard, PartKind
 from diptych.core.errors import NotFound
 from diptych.library.checkpoint import identify_checkpoint
 from diptych.library.gguf import BadFile
 from diptych.library.identify import MODEL_INDEX, identify_diffusers, identify_gguf, part_files
+from diptych.library.parts import add_part, identify_part, identify_part_folder, part_of
 from diptych.library.pickles import PICKLES, pickled_among, told_pickled
 from diptych.library.starters import STARTER, STARTER_TEXT, find_starter
 from diptych.library.text_folder import identify_text_folder, is_text_folder
@@ -30,7 +31,7 @@ _State = tuple[tuple[str, int, int], ...]
 @dataclass(frozen=True)
 class _Seen:
     state: _State
-    card: Card | None
+    card: Card | PartCard | None
     problem: str | None = None
 
 
@@ -45,6 +46,7 @@ class Library:
         self._lock = threading.Lock()
         self._seen: dict[Path, _Seen] = {}
         self._problems: list[str] = []
+        self._parts: dict[tuple[str, str], PartCard] = {}
 
     def cards(self) -> list[Card]:
         """All models that can be used, sorted by id; ids are unique. Never raises because of a broken file."""
@@ -63,6 +65,16 @@ class Library:
             raise NotFound(f"no model {id[:200]!r}; there are: {known}", param="model", code="model_not_found")
         return cards[id]
 
+    def parts(self, kind: PartKind | None = None) -> list[PartCard]:
+        """Files that are used together with image models, sorted by kind and id; ids are unique within a kind."""
+        with self._lock:
+            self._scan()
+            return [part for _, part in sorted(self._parts.items()) if kind in (None, part.kind)]
+
+    def part(self, kind: PartKind, id: str) -> PartCard:
+        """The part of this id, or of this name where no id is that. Raises NotFound, which names what is there."""
+        return part_of(self.parts(kind), kind, id)
+
     def problems(self) -> list[str]:
         """A line for every model that is there but cannot be used: its path and why."""
         with self._lock:
@@ -71,6 +83,7 @@ class Library:
 
     def _scan(self) -> dict[str, Card]:
         cards: dict[str, Card] = {}
+        parts: dict[tuple[str, str], PartCard] = {}
         problems: list[str] = []
         fresh: dict[Path, _Seen] = {}
         for path in self._paths(problems):
@@ -79,9 +92,11 @@ class Library:
             seen = fresh[path] = self._look(path)
             if seen.problem is not None:
                 problems.append(f"{path}: {seen.problem}")
-            if seen.card is not None:
+            if isinstance(seen.card, PartCard):
+                add_part(parts, seen.card)
+            elif seen.card is not None:
                 _add(cards, seen.card, problems)
-        self._seen, self._problems = fresh, problems
+        self._seen, self._problems, self._parts = fresh, problems, parts
         return {**cards, **upstream_cards(self._settings)}
 
     def _paths(self, problems: list[str]) -> Iterator[Path]:
@@ -119,15 +134,15 @@ def _damage(problems: list[str], id: str) -> str:
     return ""
 
 
-def _identify(path: Path, starter: Path | None) -> Card | None:
+def _identify(path: Path, starter: Path | None) -> Card | PartCard | None:
     if path.is_dir() and not (path / MODEL_INDEX).is_file():
-        return identify_text_folder(path)
+        return identify_part_folder(path) or identify_text_folder(path)
     if path.is_dir():
         return identify_diffusers(path, STARTER if path == starter else None)
     if path.suffix.lower() in PICKLES:
         raise BadFile(told_pickled(path))
     if path.suffix == ".safetensors":
-        return identify_checkpoint(path)
+        return identify_part(path) or identify_checkpoint(path)
     return identify_gguf(path, STARTER_TEXT if path.parent.name == STARTER_TEXT else None)
 
 
