@@ -27,7 +27,10 @@ def picture_size(spec: ImageSpec, card: Card) -> tuple[int, int]:
 
 
 def picture_seed(spec: ImageSpec, index: int) -> int:
-    """Seed of picture `index`: `seed + index`, back to 0 after the largest seed."""
+    """Seed of picture `index`: `seed + index`, back to 0 after the largest seed; with a variation, that of the
+    variation changes instead."""
+    if spec.variation_strength:
+        return spec.seed
     return (spec.seed + index) % (MAX_SEED + 1)
 
 

@@ -3,6 +3,7 @@ files of its group."""
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, Strict
@@ -13,6 +14,8 @@ MAX_SEED = 2**63 - 1
 Item = TypeVar("Item")
 Several = Annotated[tuple[Item, ...], Strict(False)]
 """A tuple that is read from a list, also where types are strict."""
+INPUT_ID = re.compile("sha256:[0-9a-f]{64}")
+"""What specs name pictures by: the hash of what was stored of them."""
 PictureRef = Annotated[str, Field(min_length=1, description=(
     "base64, a data: URL, artifact:ID, or the sha256:… of an uploaded picture"))]
 ModelId = Annotated[str, Field(min_length=1, max_length=300, description="id of a model in the library")]

@@ -6,9 +6,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from diptych.core.canvas import CanvasOptions
 from diptych.core.chat import Message, OutputFormat, Tool, ToolChoice
-from diptych.core.image_options import MAX_PROMPT, PictureOptions, Reference, SamplingOptions
+from diptych.core.image_options import INPUT_ID, MAX_PROMPT, PictureOptions, Reference, SamplingOptions
 from diptych.core.samplers import check_options, parse_sampler
+from diptych.core.stages import StageOptions, check_stages
 
 
 class Spec(BaseModel):
@@ -24,7 +26,11 @@ class ResolvedPrompt(Spec):
     negative_prompt: str = Field("", max_length=MAX_PROMPT)
 
 
-class ImageSpec(SamplingOptions, PictureOptions, Spec):
+class ImageOptions(StageOptions, CanvasOptions, SamplingOptions, PictureOptions):
+    """All that a picture's spec and a request for one have in common; the last class here comes first."""
+
+
+class ImageSpec(ImageOptions, Spec):
     """One image job: `count` pictures of one prompt, with seeds `seed, seed + 1, …`.
 
     `prompt` and `negative_prompt` are what was asked. `resolved` is what is painted, one for each picture; it is empty
@@ -43,12 +49,23 @@ class ImageSpec(SamplingOptions, PictureOptions, Spec):
 
     def references(self) -> tuple[Reference, ...]:
         """The files that it needs beside its model."""
-        return ()
+        found: list[Reference] = []
+        if self.init_image is not None:
+            found.append(Reference("input", self.init_image, "init_image"))
+        if self.mask is not None and self.mask.image is not None:
+            found.append(Reference("input", self.mask.image, "mask.image"))
+        if self.refiner is not None:
+            found.append(Reference("model", self.refiner.model, "refiner.model"))
+        return tuple(found)
 
     @model_validator(mode="after")
     def _whole(self) -> ImageSpec:
         if self.resolved and len(self.resolved) != self.count:
             raise ValueError(f"resolved has {len(self.resolved)} prompts, but count is {self.count}")
+        for reference in self.references():
+            if reference.kind == "input" and not INPUT_ID.fullmatch(reference.id):
+                raise ValueError(f"{reference.param} is no id of an uploaded picture (sha256:…)")
+        check_stages(self)
         return self
 
     @classmethod

@@ -7,10 +7,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from diptych.core.image_options import ModelId, PictureOptions, SamplingOptions
+from diptych.core.image_options import ModelId
 from diptych.core.jobs import JobState, Priority
 from diptych.core.samplers import SAMPLERS, SCHEDULES
-from diptych.core.specs import ImageSpec
+from diptych.core.specs import ImageOptions, ImageSpec
 from diptych.schedule.pool import RunnerInfo
 
 PriorityName = Literal["interactive", "batch", "training"]
@@ -22,7 +22,7 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
-class JobRequest(SamplingOptions, PictureOptions, Body):
+class JobRequest(ImageOptions, Body):
     """A picture, or several of one prompt."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [
