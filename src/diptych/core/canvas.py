@@ -5,13 +5,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field, Strict, model_validator
+from pydantic import BaseModel, Field, Strict, field_validator, model_validator
 
 from diptych.core.errors import InvalidRequest
 from diptych.core.image_options import Options, PictureRef, Several
+from diptych.core.svg_path import parse_path
 
 MAX_EXTENSION = 2048
-MAX_SHAPES, MAX_POINTS, MAX_PATH_TEXT = 64, 10_000, 50_000
+MAX_LENGTH = 128
+MAX_SHAPES, MAX_POINTS, MAX_PATH_TEXT = 64, 10_000, 20_000
 Coordinate = Annotated[float, Field(ge=-100_000, le=100_000)]
 Point = Annotated[tuple[Coordinate, Coordinate], Strict(False)]
 Units = Literal["fraction", "pixels"]
@@ -50,12 +52,18 @@ class SvgPath(Shape):
     d: str = Field(min_length=1, max_length=MAX_PATH_TEXT, examples=["M .2 .2 h .6 v .6 h -.6 z"])
     fill_rule: Literal["nonzero", "evenodd"] = "nonzero"
 
+    @field_validator("d")
+    @classmethod
+    def _readable(cls, d: str) -> str:
+        parse_path(d)
+        return d
+
 
 AnyShape = Annotated[Rectangle | Polygon | SvgPath, Field(discriminator="kind")]
 
 
 class Mask(Options):
-    """What is repainted: where `image` is white (or opaque, if it has transparency), and inside of `shapes`.
+    """What is repainted: where `image` is white (of a picture with transparency: opaque), and inside of `shapes`.
 
     The mask is made in this order: picture and shapes, `invert`, `grow`, `feather`, `blur`.
     """
@@ -64,8 +72,8 @@ class Mask(Options):
                                                        "opaque; scaled to init_image if its size is another")
     shapes: Several[AnyShape] = Field((), max_length=MAX_SHAPES)
     invert: bool = Field(False, description="repaint what is not masked")
-    grow: int = Field(0, ge=-256, le=256, description="pixels the mask is grown by; negative: shrunk")
-    feather: int = Field(0, ge=0, le=256, description="pixels around the mask over which the original fades in")
+    grow: int = Field(0, ge=-MAX_LENGTH, le=MAX_LENGTH, description="pixels the mask is grown by; negative: shrunk")
+    feather: int = Field(0, ge=0, le=MAX_LENGTH, description="pixels around the mask over which the original fades in")
     blur: float = Field(4.0, ge=0.0, le=64.0, description="sigma in pixels of the Gaussian that softens the mask")
     fill: Literal["original", "fill", "noise", "nothing"] = Field("original", description=(
         "what the masked part begins with: the picture, colours of its surroundings, noise, or empty latents"))
@@ -87,8 +95,8 @@ class Outpaint(Options):
     right: int = Field(0, ge=0, le=MAX_EXTENSION)
     top: int = Field(0, ge=0, le=MAX_EXTENSION)
     bottom: int = Field(0, ge=0, le=MAX_EXTENSION)
-    overlap: int = Field(8, ge=0, le=256, description="pixels of the original beside the new part that are repainted, "
-                                                      "fading into the original")
+    overlap: int = Field(8, ge=0, le=MAX_LENGTH, description=(
+        "pixels of the original beside the new part that are repainted, fading into the original"))
     fill: Literal["edge", "noise", "nothing"] = Field(
         "edge", description="what the new part begins with: the colours at the edge, noise, or empty latents")
 
@@ -130,5 +138,5 @@ def _check_both(mask: Mask, outpaint: Outpaint) -> None:
                              "'whole'", param="mask.region")
     if {mask.fill, outpaint.fill} & {"noise", "nothing"} and mask.fill != outpaint.fill:
         raise InvalidRequest(
-            f"mask.fill is {mask.fill!r} and outpaint.fill is {outpaint.fill!r}; noise and nothing hold for all that is "
-            "repainted: give both the same", param="outpaint.fill")
+            f"mask.fill is {mask.fill!r} and outpaint.fill is {outpaint.fill!r}; noise and nothing hold for all that "
+            "is repainted: give both the same", param="outpaint.fill")
