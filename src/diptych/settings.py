@@ -88,6 +88,8 @@ class Settings(BaseSettings):
     job_timeout_seconds: float = Field(3600.0, gt=0)
     job_max_attempts: int = Field(3, ge=1, le=100)
     max_body_bytes: int = Field(4 * 1024 * 1024, ge=1024, description="largest request body")
+    max_picture_body_bytes: int = Field(
+        96 * 1024 * 1024, ge=1024, description="largest body of a request that may hold pictures to work on")
     max_queued_jobs: int = Field(100_000, ge=1)
     image_batch: int = Field(16, ge=1, le=256, description="most pictures denoised together")
     text_slots: int = Field(4, ge=1, le=64, description="chat requests answered at once by one text runner")
@@ -131,6 +133,10 @@ class Settings(BaseSettings):
     @property
     def artifacts_dir(self) -> Path:
         return self.pictures_dir or self.data_dir / "artifacts"
+
+    @property
+    def inputs_dir(self) -> Path:
+        return self.data_dir / "inputs"
 
     @property
     def models_dir(self) -> Path:

@@ -16,8 +16,14 @@ Several = Annotated[tuple[Item, ...], Strict(False)]
 """A tuple that is read from a list, also where types are strict."""
 INPUT_ID = re.compile("sha256:[0-9a-f]{64}")
 """What specs name pictures by: the hash of what was stored of them."""
+
+
+class IsPicture:
+    """Marks a field that names a picture: see `core/picture_refs.py`."""
+
+
 PictureRef = Annotated[str, Field(min_length=1, description=(
-    "base64, a data: URL, artifact:ID, or the sha256:… of an uploaded picture"))]
+    "base64, a data: URL, artifact:ID, or the sha256:… of an uploaded picture")), IsPicture()]
 ModelId = Annotated[str, Field(min_length=1, max_length=300, description="id of a model in the library")]
 StyleName = Annotated[str, Field(min_length=1, max_length=200)]
 
