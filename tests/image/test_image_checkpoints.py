@@ -102,21 +102,21 @@ def test_the_library_lists_them_and_says_what_it_cannot_use(files: dict[str, Pat
     (models / "first.safetensors").symlink_to(files["first"])
     save_file({"lora_unet_x.lora_up.weight": torch.zeros(1)}, models / "adapter.safetensors")
     one = torch.zeros(1, 4, 3, 3)
-    save_file({"conditioner.embedders.0.x": one}, models / "xl.safetensors")
+    save_file({"model.diffusion_model.joint_blocks.0.x": one}, models / "three.safetensors")
     save_file({"model.diffusion_model.double_blocks.0.img_attn.norm": one}, models / "flux.safetensors")
     unet = {"model.diffusion_model.input_blocks.0.0.weight": one}
     save_file(unet, models / "pruned.safetensors")
     weights = load_file(files["first"])
-    weights["model.diffusion_model.input_blocks.0.0.weight"] = torch.zeros(64, 9, 3, 3)
-    save_file(weights, models / "inpaint.safetensors")
+    weights["model.diffusion_model.input_blocks.0.0.weight"] = torch.zeros(64, 5, 3, 3)
+    save_file(weights, models / "depth.safetensors")
     (models / "cut.safetensors").write_bytes(files["first"].read_bytes()[:5000])
     library = Library(Settings(data_dir=tmp_path))
     assert "first" in {card.id for card in library.cards()}
     problems = {Path(line.partition(": ")[0]).name: line for line in library.problems()}
-    assert set(problems) == {"xl.safetensors", "flux.safetensors", "pruned.safetensors", "inpaint.safetensors",
+    assert set(problems) == {"three.safetensors", "flux.safetensors", "pruned.safetensors", "depth.safetensors",
                              "cut.safetensors"}
-    assert "Stable Diffusion XL" in problems["xl.safetensors"] and "FLUX" in problems["flux.safetensors"]
-    assert "9 channels" in problems["inpaint.safetensors"] and "cut short" in problems["cut.safetensors"]
+    assert "Stable Diffusion 3" in problems["three.safetensors"] and "FLUX" in problems["flux.safetensors"]
+    assert "depth map" in problems["depth.safetensors"] and "cut short" in problems["cut.safetensors"]
 
 
 def test_a_file_that_lacks_weights_is_refused(files: dict[str, Path], tmp_path: Path) -> None:

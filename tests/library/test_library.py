@@ -96,7 +96,7 @@ def test_broken_models_are_problems_and_never_raise(settings: Settings, models: 
     (models / "empty.gguf").write_bytes(b"")
     (models / "nameless.gguf").write_bytes(gguf({}))
     (models / "gone.gguf").symlink_to(models / "nowhere")
-    write_pipeline(models / "sdxl", pipeline="StableDiffusionXLPipeline")
+    write_pipeline(models / "video", pipeline="StableVideoDiffusionPipeline")
     (write_pipeline(models / "no-vae") / "vae" / "config.json").unlink()
     (write_pipeline(models / "odd") / "unet" / "config.json").write_text('{"sample_size": "big"}')
     (write_pipeline(models / "not-json") / "model_index.json").write_text("{")
@@ -106,7 +106,7 @@ def test_broken_models_are_problems_and_never_raise(settings: Settings, models: 
     assert ids(library) == []
     found = {Path(line.split(": ")[0]).name: line for line in library.problems()}
     words = {"cut.gguf": "cut short", "empty.gguf": "cut short", "nameless.gguf": "architecture", "gone.gguf": "read",
-             "sdxl": "StableDiffusionXLPipeline", "no-vae": "vae/config.json is missing", "odd": "'big'",
+             "video": "StableVideoDiffusionPipeline", "no-vae": "vae/config.json is missing", "odd": "'big'",
              "not-json": "not valid JSON", "pickled": "convert them to safetensors"}
     assert found.keys() == words.keys()
     for name, word in words.items():

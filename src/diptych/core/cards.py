@@ -28,6 +28,9 @@ class Card(BaseModel):
     divisible by; `context` is the trained context length in tokens; `text_width` is the width of the text context that
     an image model attends to, which tells what adapters fit.
 
+    Of image models: `architecture` is "sd1", "sd2", "sdxl", "sdxl-refiner", or the name of diffusers' pipeline;
+    `inpaint`: the UNet is told the mask and what is around it; `samplers`: those it can use, where not all.
+
     Of text models: `tasks` is what it can do; `architecture` is llama.cpp's name; `dialect` is how its template writes
     tool calls (None: it knows no tools); `tools`: the template takes the list of tools itself, so nobody else has to
     write it into the prompt; `tokenizer` is "mistral-v3", "mistral-v7", "mistral-v11" or "mistral-v13" where prompts
@@ -50,6 +53,8 @@ class Card(BaseModel):
     size: int | None = None
     multiple: int | None = None
     text_width: int | None = None
+    inpaint: bool = False
+    samplers: tuple[str, ...] = ()
     context: int | None = None
     parameters: int | None = None
     tasks: tuple[Task, ...] = ()
@@ -66,14 +71,14 @@ class Card(BaseModel):
 
 
 PartKind = Literal["lora", "embedding", "vae", "controlnet", "t2i_adapter", "ip_adapter", "image_encoder", "upscaler",
-                   "detector"]
+                   "detector", "network"]
 
 
 class PartCard(BaseModel):
-    """A file, or a folder in the layout of diffusers, that is used together with an image model. `family`: of the
-    models that it fits ("sd1", "sd2", "sdxl" …); None where that does not matter. `triggers`: words that an adapter
-    was trained on, the most frequent first. `text_width`: of the text context that it was made for, or of an
-    embedding's vectors; `channels`: of the latents of a VAE."""
+    """A file, or a folder in the layout of diffusers, that is used together with an image model. A `network` is an ONNX
+    file, which is used by its name. `family`: of the models that it fits ("sd1", "sd2", "sdxl" …); None where that does
+    not matter. `triggers`: words that an adapter was trained on, the most frequent first. `text_width`: of the text
+    context that it was made for, or of an embedding's vectors; `channels`: of the latents of a VAE."""
 
     model_config = ConfigDict(frozen=True)
 

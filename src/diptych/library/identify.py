@@ -8,17 +8,26 @@ from pathlib import Path
 from typing import Any
 
 from diptych.core.cards import Card
+from diptych.core.pipelines import PIPELINES, samplers_of
 from diptych.library import text_traits
+from diptych.library.checkpoint import CHANNELS
 from diptych.library.files import fingerprint, front_matter, read_json
 from diptych.library.gguf import BadFile, GgufHeader, read_gguf
 from diptych.library.pickles import PICKLES, told_pickled
 from diptych.library.safetensors_header import read_safetensors
 
 MODEL_INDEX = "model_index.json"
-FAMILIES = {"StableDiffusionPipeline": "sd1"}
+FAMILIES = {"StableDiffusionPipeline": "sd1", "StableDiffusionImg2ImgPipeline": "sd1",
+            "StableDiffusionInpaintPipeline": "sd1", "LatentConsistencyModelPipeline": "sd1",
+            "StableDiffusionXLPipeline": "sdxl", "StableDiffusionXLImg2ImgPipeline": "sdxl",
+            "StableDiffusionXLInpaintPipeline": "sdxl", **dict.fromkeys(PIPELINES, "pipeline")}
 """Pipeline class of a diffusers folder: the engine's family."""
-WEIGHTLESS = {"scheduler", "tokenizer", "feature_extractor", "safety_checker"}
-"""Parts that hold no weights, or whose weights are never loaded."""
+WEIGHTLESS = ("scheduler", "tokenizer", "feature_extractor", "image_processor", "processor", "safety_checker")
+"""Beginnings of the names of parts that hold no weights, or whose weights are never loaded."""
+LIBRARIES = ("diffusers", "transformers", "stable_diffusion")
+"""Where the classes of parts may come from; the last one is the safety checker's, which is not loaded."""
+USUAL_FACTOR, SD2_WIDTH = 8, 1024
+"""Pixels per latent where a VAE does not tell; the width of the text context of Stable Diffusion 2."""
 NOT_LANGUAGE = {"clip", "mmproj", "sd1", "sdxl", "sd3", "flux", "wan", "t5encoder", "whisper"}
 """GGUF architectures of other things than language models."""
 _PART_OF = re.compile(r"-(\d{5})-of-(\d{5})$")
@@ -71,20 +80,51 @@ def identify_diffusers(folder: Path, id: str | None = None) -> Card:
     pipeline = index.get("_class_name")
     if pipeline not in FAMILIES:
         raise BadFile(f"its pipeline is {pipeline!r}; supported: {', '.join(FAMILIES)}")
-    parts = [name for name, kind in index.items() if _is_part(kind) and name not in WEIGHTLESS]
+    for name, kind in index.items():
+        if _is_part(kind) and kind[0] not in LIBRARIES:
+            raise BadFile(f"part {name!r} is a class of {kind[0]!r}; only those of diffusers and transformers are used")
+    parts = [name for name, kind in index.items() if _is_part(kind) and not name.startswith(WEIGHTLESS)]
     files = [file for part in parts for file in _weight_files(folder / part)]
     headers = [read_safetensors(file) for file in files]
-    factor = _vae_factor(read_json(folder / "vae" / "config.json"))
     front = front_matter(folder / "README.md")
-    unet = read_json(folder / "unet" / "config.json")
-    width = unet.get("cross_attention_dim")
+    traits = _pipeline_traits(folder, str(pipeline)) if pipeline in PIPELINES else _unet_traits(folder)
     return Card(
         id=id or folder.name, panel="image", family=FAMILIES[str(pipeline)], format="diffusers", path=str(folder),
         bytes=sum(file.stat().st_size for file in files), name=front.get("name") or folder.name,
-        license=front.get("license"), size=_sample_size(unet) * factor,
-        multiple=factor, text_width=width if isinstance(width, int) else None,
-        parameters=sum(header.parameters for header in headers),
-        fingerprint=fingerprint([header.header_sha256 for header in headers], files))
+        license=front.get("license"), parameters=sum(header.parameters for header in headers),
+        fingerprint=fingerprint([header.header_sha256 for header in headers], files), **traits)
+
+
+def _unet_traits(folder: Path) -> dict[str, Any]:
+    """What the configurations of Stable Diffusion 1, 2 and XL say."""
+    unet = read_json(folder / "unet" / "config.json")
+    factor = _vae_factor(read_json(folder / "vae" / "config.json"))
+    width, channels = unet.get("cross_attention_dim"), unet.get("in_channels")
+    latents = read_json(folder / "vae" / "config.json").get("latent_channels", 4)
+    if isinstance(channels, int) and isinstance(latents, int) and channels not in (latents, 2 * latents + 1):
+        why = CHANNELS.get(channels, f"{latents} are a picture's, and {2 * latents + 1} those of inpainting")
+        raise BadFile(f"its UNet takes {channels} channels: {why}; not supported")
+    if not unet.get("addition_embed_type"):
+        architecture = "sd2" if width == SD2_WIDTH else "sd1"
+    else:
+        architecture = "sdxl" if (folder / "text_encoder").is_dir() else "sdxl-refiner"
+    return {"size": _sample_size(unet) * factor, "multiple": factor, "architecture": architecture,
+            "text_width": width if isinstance(width, int) else None,
+            "inpaint": isinstance(channels, int) and channels != latents}
+
+
+def _pipeline_traits(folder: Path, pipeline: str) -> dict[str, Any]:
+    """What the configurations of other families say; what they leave open is as usual for the family."""
+    traits = PIPELINES[pipeline]
+    part = next((name for name in ("transformer", "unet") if (folder / name).is_dir()), "transformer")
+    core, vae = read_json(folder / part / "config.json"), read_json(folder / "vae" / "config.json")
+    channels = vae.get("block_out_channels") or vae.get("encoder_block_out_channels")
+    factor = _vae_factor(vae) if channels else USUAL_FACTOR
+    side, patch = core.get("sample_size"), core.get("patch_size")
+    patch = 2 if traits.packed else patch if isinstance(patch, int) and 1 <= patch <= 16 else 1
+    scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
+    return {"size": side * factor if isinstance(side, int) and 1 <= side <= 4096 else traits.size,
+            "multiple": factor * patch, "architecture": pipeline, "samplers": samplers_of(scheduler)}
 
 
 def part_files(path: Path) -> list[Path]:
