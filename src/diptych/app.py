@@ -27,7 +27,7 @@ from diptych.api.guard import is_loopback
 from diptych.api.limits import Limits
 from diptych.api.links import Links
 from diptych.api.metered import MeteredDispatcher
-from diptych.api.native import agents, jobs, keys, models, parts, routes, system, tools
+from diptych.api.native import agents, inputs, jobs, keys, models, parts, routes, system, tools
 from diptych.api.native.agents import AgentRequest
 from diptych.api.native.pulls import Pulls
 from diptych.api.native.schema import JobRequest, LoadRequest, ModelRequest, PullRequest
@@ -57,6 +57,7 @@ from diptych.routing.router import Router
 from diptych.runners.local import Launcher
 from diptych.schedule.hub import Hub
 from diptych.settings import Settings
+from diptych.store.inputs import InputStore
 from diptych.store.jobs import JobStore
 from diptych.store.keys import KeyStore
 from diptych.store.seat import Seat
@@ -71,9 +72,9 @@ DESCRIPTION = """Language models and image models of this machine, with one queu
 
 `/v1` speaks OpenAI's protocol; `/api` is Diptych's own. Every error has the same shape, see `Error`."""
 LOG_FILE = "diptych.log"
-ROUTERS = (jobs.router, models.router, parts.router, system.router, keys.router, observing.router, chat.router,
-           completions.router, responses.router, messages.router,
-           images.router, openai_models.router, agents.router, tools.router, routes.router, *TASK_ROUTERS)
+ROUTERS = (jobs.router, inputs.router, models.router, parts.router, system.router, keys.router, observing.router,
+           chat.router, completions.router, responses.router, messages.router, images.router,
+           openai_models.router, agents.router, tools.router, routes.router, *TASK_ROUTERS)
 BODIES: list[type[BaseModel]] = [JobRequest, LoadRequest, ModelRequest, PullRequest, ChatRequest, CompletionRequest,
                                  ImageRequest, ResponsesRequest, MessagesRequest, CountTokensRequest, AgentRequest,
                                  ToolRequest, *TASK_BODIES]
@@ -136,7 +137,7 @@ async def running(
             await registry.open()
             yield Services(
                 settings, store, library, dispatcher, Pulls(settings), observer, ring, Links(), registry,
-                Router(settings.routes, note=metrics.routed)), hub
+                Router(settings.routes, note=metrics.routed), InputStore(settings.inputs_dir)), hub
         finally:
             await registry.close()
             await dispatcher.stop()
@@ -149,7 +150,8 @@ def make_folders(settings: Settings) -> None:
     """Raises Unavailable, with what to do, when the data folder cannot be made or written."""
     folder = settings.data_dir
     try:
-        for folder in (settings.data_dir, settings.artifacts_dir, settings.models_dir, settings.logs_dir):
+        for folder in (settings.data_dir, settings.artifacts_dir, settings.inputs_dir, settings.models_dir,
+                       settings.logs_dir):
             folder.mkdir(parents=True, exist_ok=True)
         probe = settings.data_dir / ".write-test"
         probe.write_bytes(b"diptych")

@@ -19,7 +19,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> Iter
     data = tmp_path_factory.mktemp("served") / "data"
     data.mkdir()
     (data / "models").symlink_to(model_folder)
-    served = Server(data, max_body_bytes=MAX_BODY, text_context=CONTEXT, text_slots=2)
+    served = Server(data, max_body_bytes=MAX_BODY, max_picture_body_bytes=MAX_BODY, text_context=CONTEXT, text_slots=2)
     try:
         served.wait()
         yield served

@@ -27,21 +27,25 @@ Model = TypeVar("Model", bound=BaseModel)
 _Path = tuple[Any, ...]
 
 
-def json_body(model: type[Model]) -> Any:
+def json_body(model: type[Model], *, pictures: bool = False) -> Any:
     """A FastAPI dependency: the request's JSON body as `model`.
+
+    Args:
+        pictures: it may hold pictures to work on, and so be as large as `settings.max_picture_body_bytes`.
 
     Raises (in the request):
         InvalidRequest: no JSON, or not what the model asks for; names the field, the value and the limits.
         TooLarge: over `settings.max_body_bytes`.
         UnsupportedMedia: another content type.
     """
-    return Depends(reader(model))
+    return Depends(reader(model, pictures=pictures))
 
 
-def reader(model: type[Model]) -> Callable[[Request], Awaitable[Model]]:
+def reader(model: type[Model], *, pictures: bool = False) -> Callable[[Request], Awaitable[Model]]:
     async def read(request: Request) -> Model:
         _check_type(request)
-        raw = await read_bytes(request, request.app.state.services.settings.max_body_bytes)
+        settings = request.app.state.services.settings
+        raw = await read_bytes(request, settings.max_picture_body_bytes if pictures else settings.max_body_bytes)
         if len(raw) > LARGE:
             return await run_in_threadpool(parse_model, model, raw)
         return parse_model(model, raw)

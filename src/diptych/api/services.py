@@ -19,6 +19,7 @@ from diptych.library import Library
 from diptych.routing.router import Router
 from diptych.schedule.dispatcher import Dispatcher
 from diptych.settings import Settings
+from diptych.store.inputs import InputStore
 from diptych.store.jobs import JobStore
 from diptych.text.moderate_pictures import PictureJudge
 from diptych.text.registry import Registry
@@ -39,6 +40,7 @@ class Services:
     links: Links
     tools: Registry
     router: Router
+    inputs: InputStore
     baselines: Baselines = field(default_factory=Baselines)
     judged: Baselines = field(default_factory=Baselines)
     pictures: PictureJudge = field(default_factory=PictureJudge)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 FORMATS = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp", "GIF": "image/gif", "BMP": "image/bmp"}
 """Pillow's name of each format that is read, and its media type."""
+SEVERAL = "MPO"
+"""Pillow's name of a JPEG file that holds more pictures than one, as phones and cameras write them."""
 MAX_SIDE = 32_768
 _DATA_URL = re.compile(r"data:(?P<type>[^;,]*)(?P<options>(?:;[^;,]*)*),", re.IGNORECASE)
 _SPACE = re.compile(r"[ \t\r\n]+")
@@ -96,9 +98,9 @@ def decode_picture(raw: bytes, limits: ImageLimits, *, param: str) -> Picture:
     try:
         with Image.open(io.BytesIO(raw), formats=tuple(FORMATS)) as opened:
             _check_size(opened.size, limits, param)
-            kind = FORMATS[str(opened.format)]
+            kind = FORMATS["JPEG" if opened.format == SEVERAL else str(opened.format)]
             opened.load()
-            upright = ImageOps.exif_transpose(opened)
+            upright = _of_8_bits(ImageOps.exif_transpose(opened))
             transparent = upright.has_transparency_data
             image = upright.convert("RGBA" if transparent else "RGB")
     except (TooLarge, InvalidRequest):
@@ -116,6 +118,13 @@ def decode_picture(raw: bytes, limits: ImageLimits, *, param: str) -> Picture:
             f"{param} is a damaged picture ({type(error).__name__})", param=param, code="invalid_image") from None
     image.info.clear()
     return Picture(image, kind, raw)
+
+
+def _of_8_bits(image: Image.Image) -> Image.Image:
+    """Pillow cuts 16-bit grays off at 255 instead of scaling them."""
+    if not image.mode.startswith("I"):
+        return image
+    return image.convert("I").point(lambda value: value / 257 + 0.5).convert("L")
 
 
 def _check_size(size: tuple[int, int], limits: ImageLimits, param: str) -> None:

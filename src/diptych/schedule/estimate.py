@@ -185,4 +185,4 @@ def size_of_shape(shape: str) -> tuple[int, int] | None:
 
 def speed_shape(spec: ImageSpec) -> str:
     """The key under which seconds per step are kept."""
-    return f"{spec.width}x{spec.height}"
+    return f"{spec.width or 'auto'}x{spec.height or 'auto'}"

@@ -18,15 +18,16 @@ from diptych.store.lines import Waiting
 
 
 def settled(spec: ImageSpec, card: Card) -> ImageSpec:
-    """The spec with its size in pixels, its seed and its model's id, so that it is the same job whenever it runs."""
-    width, height = picture_size(spec, card)
+    """The spec with its size in pixels, its seed and its model's id, so that it is the same job whenever it runs. A
+    size that follows from the picture it starts from is left to the engine."""
+    width, height = (spec.width, spec.height) if spec.init_image is not None else picture_size(spec, card)
     seed = secrets.randbelow(2**32) if spec.seed < 0 else spec.seed
     return spec.model_copy(update={"width": width, "height": height, "seed": seed, "model": card.id})
 
 
 def shape_of(spec: ImageSpec) -> str:
-    """"WxH" in pixels of a settled spec."""
-    return f"{spec.width}x{spec.height}"
+    """"WxH" in pixels of a settled spec; "auto" for a side that follows from the picture it starts from."""
+    return f"{spec.width or 'auto'}x{spec.height or 'auto'}"
 
 
 def cards_of(library: Library, models: Iterable[str]) -> dict[str, Card | DiptychError]:

@@ -7,10 +7,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from diptych.api.errors import refusal
-from diptych.api.native.schema import ArtifactView, JobRequest, JobView, ModelView, QueuedJob
+from diptych.api.native.schema import ArtifactView, JobView, ModelView, QueuedJob
 from diptych.core.cards import Card
 from diptych.core.events import ArtifactReady, Event
-from diptych.core.jobs import Artifact, Job, Priority
+from diptych.core.jobs import Artifact, Job
 from diptych.core.specs import ImageSpec
 from diptych.schedule.pool import RunnerInfo
 
@@ -21,11 +21,6 @@ def image_spec(values: dict[str, Any], names: dict[str, str] | None = None) -> I
         return ImageSpec.model_validate(values)
     except ValidationError as error:
         raise refusal(error, names) from None
-
-
-def job_request(body: JobRequest) -> tuple[ImageSpec, Priority]:
-    """Raises InvalidRequest: an unknown sampler or schedule."""
-    return image_spec(body.model_dump(exclude={"priority"})), Priority(body.priority)
 
 
 def artifact_url(id: str) -> str:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import re
 from collections.abc import AsyncGenerator
-from pathlib import Path
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, WebSocket
@@ -16,29 +15,32 @@ from starlette.websockets import WebSocketDisconnect
 from diptych.api.auth import Principal
 from diptych.api.body import json_body
 from diptych.api.docs import body_of
-from diptych.api.native.convert import artifact_view, event_view, job_request, job_view
+from diptych.api.native.artifact_files import ARTIFACT_ID, artifact_path
+from diptych.api.native.convert import artifact_view, event_view, image_spec, job_view
+from diptych.api.native.inputs import values_of
 from diptych.api.native.schema import ArtifactList, JobList, JobRequest, JobView
 from diptych.api.services import Caller, Having, Services, Who, principal_of, services_of
 from diptych.api.streams import EventStream, sse
-from diptych.core.errors import DiptychError, Forbidden, InvalidRequest, NotFound, Unavailable
+from diptych.core.errors import DiptychError, Forbidden, NotFound, Unavailable
 from diptych.core.events import Event, Failed, Finished
-from diptych.core.jobs import Artifact, Job, JobState
-from diptych.core.paths import inside
+from diptych.core.jobs import Job, JobState, Priority
 
 router = APIRouter(prefix="/api", tags=["jobs"])
 
 _JOB_ID = re.compile(r"[0-9a-f]{32}")
-_ARTIFACT_ID = re.compile(r"[0-9a-f]{32}-[0-9]{1,6}")
 StateName = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 
 
 @router.post("/jobs", status_code=201, openapi_extra=body_of(JobRequest))
 async def submit(
-    services: Having, caller: Caller, response: Response, body: Annotated[JobRequest, json_body(JobRequest)],
+    services: Having, caller: Caller, who: Who, response: Response,
+    body: Annotated[JobRequest, json_body(JobRequest, pictures=True)],
 ) -> JobView:
-    """Accept a job. It is on disk when this answers, and survives the end of the server."""
-    spec, priority = job_request(body)
-    job = await services.dispatcher.submit(spec, caller=caller, priority=priority)
+    """Accept a job. It is on disk when this answers, and survives the end of the server. Pictures that it names are
+    stored first, see POST /api/inputs."""
+    values = await values_of(services, who, body)
+    priority = Priority(values.pop("priority"))
+    job = await services.dispatcher.submit(image_spec(values), caller=caller, priority=priority)
     response.headers["location"] = f"/api/jobs/{job.id}"
     return job_view(job)
 
@@ -165,7 +167,7 @@ async def artifacts(services: Having, who: Who, id: str) -> ArtifactList:
 @router.get("/artifacts/{id}", response_class=FileResponse)
 async def artifact_file(services: Having, who: Who, id: str) -> Response:
     """The file itself. Its PNG text says how it was made."""
-    if not _ARTIFACT_ID.fullmatch(id):
+    if not ARTIFACT_ID.fullmatch(id):
         raise NotFound(f"there is no artifact {id[:100]!a}", param="id")
     artifact = await asyncio.to_thread(services.store.artifact, id)
     if not who.all_jobs and not who.sees((await asyncio.to_thread(services.store.get, artifact.job_id)).caller):
@@ -174,18 +176,6 @@ async def artifact_file(services: Having, who: Who, id: str) -> Response:
     headers = {"cache-control": "private, max-age=31536000, immutable", "x-content-type-options": "nosniff"}
     return FileResponse(path, media_type=artifact.media_type, filename=f"{artifact.id}{path.suffix}", headers=headers,
                         content_disposition_type="inline")
-
-
-def artifact_path(folder: Path, artifact: Artifact) -> Path:
-    """Where the file lies, inside `folder` for sure. Raises NotFound when it is not there (any more)."""
-    gone = NotFound(f"the file of artifact {artifact.id!r} is gone", param="id", code="file_gone")
-    try:
-        path = inside(folder, artifact.path, param="id")
-    except InvalidRequest as error:  # a link was put in its place; the client's id was right
-        raise gone from error
-    if not path.is_file():
-        raise gone
-    return path
 
 
 async def job_of(services: Services, who: Principal, id: str) -> Job:

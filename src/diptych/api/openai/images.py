@@ -17,8 +17,8 @@ from starlette.responses import JSONResponse, Response
 from diptych.api.body import json_body
 from diptych.api.docs import body_of
 from diptych.api.errors import failure
+from diptych.api.native.artifact_files import artifact_path
 from diptych.api.native.convert import artifact_url
-from diptych.api.native.jobs import artifact_path
 from diptych.api.openai.convert import IMAGE_NAMES, picture_spec
 from diptych.api.openai.schema import ImageRequest
 from diptych.api.services import Caller, Having, Services
