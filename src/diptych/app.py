@@ -43,7 +43,7 @@ from diptych.api.observe.ready import Readiness
 from diptych.api.openai import chat, completions, images, responses
 from diptych.api.openai import models as openai_models
 from diptych.api.openai.responses_schema import ResponsesRequest
-from diptych.api.openai.schema import ChatRequest, CompletionRequest, ImageRequest
+from diptych.api.openai.schema import ChatRequest, CompletionRequest, EditRequest, ImageRequest, VariationRequest
 from diptych.api.prompted import PromptedDispatcher
 from diptych.api.protect import check_exposure, key_ring, protect
 from diptych.api.services import Services
@@ -76,8 +76,8 @@ ROUTERS = (jobs.router, inputs.router, models.router, parts.router, system.route
            chat.router, completions.router, responses.router, messages.router, images.router,
            openai_models.router, agents.router, tools.router, routes.router, *TASK_ROUTERS)
 BODIES: list[type[BaseModel]] = [JobRequest, LoadRequest, ModelRequest, PullRequest, ChatRequest, CompletionRequest,
-                                 ImageRequest, ResponsesRequest, MessagesRequest, CountTokensRequest, AgentRequest,
-                                 ToolRequest, *TASK_BODIES]
+                                 ImageRequest, EditRequest, VariationRequest, ResponsesRequest, MessagesRequest,
+                                 CountTokensRequest, AgentRequest, ToolRequest, *TASK_BODIES]
 
 
 class ServingDispatcher(PromptedDispatcher, MeteredDispatcher, WatchedDispatcher):

@@ -13,7 +13,7 @@ from diptych.api.openai.pictures import Pictures
 from diptych.api.openai.sampling import adapters_of, sampling_of, truncation_of
 from diptych.api.openai.schema import ChatRequest, CompletionRequest, ImageRequest, SamplingFields
 from diptych.api.openai.tools import chat_tools, format_of
-from diptych.api.openai.unsupported import CHAT, COMPLETION, IMAGE, refuse_unsupported
+from diptych.api.openai.unsupported import CHAT, COMPLETION, IMAGE, Neutral, refuse_unsupported
 from diptych.core.chat import Message
 from diptych.core.errors import InvalidRequest
 from diptych.core.specs import ChatSpec, CompletionSpec, ImageSpec
@@ -76,9 +76,20 @@ def answers_of(body: SamplingFields, best_of: int | None = None) -> int:
     return best_of
 
 
-def picture_spec(body: ImageRequest) -> ImageSpec:
-    """Raises InvalidRequest."""
-    refuse_unsupported(body, IMAGE)
+def picture_spec(
+    body: ImageRequest, more: dict[str, Any] | None = None, unsupported: dict[str, Neutral] = IMAGE,
+    called: dict[str, str] = IMAGE_NAMES,
+) -> ImageSpec:
+    """The spec of a request for pictures.
+
+    Args:
+        more: values of the spec that do not stand in `body`.
+        called: what the client calls a field of the spec, where that differs.
+
+    Raises:
+        InvalidRequest: names the field.
+    """
+    refuse_unsupported(body, unsupported)
     if body.response_format not in (None, "url", "b64_json"):
         raise InvalidRequest(
             f"response_format is {shown(body.response_format)}, not url or b64_json", param="response_format")
@@ -88,7 +99,8 @@ def picture_spec(body: ImageRequest) -> ImageSpec:
     names = ("model", "prompt", "negative_prompt", "steps", "guidance", "sampler", "schedule", "seed",
              "clip_skip", "styles", "prompt_syntax")
     values = {name: value for name in names if (value := getattr(body, name)) is not None}
-    spec = image_spec({**values, "count": body.n or 1, "width": width, "height": height}, IMAGE_NAMES)
+    values |= {"count": body.n or 1, "width": width, "height": height}
+    spec = image_spec({**(more or {}), **values}, called)
     if not body.partial_images:
         return spec
     return spec.model_copy(update={"preview_every": max(1, spec.steps // (body.partial_images + 1))})

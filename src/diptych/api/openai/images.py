@@ -1,31 +1,21 @@
-"""`POST /v1/images/generations`."""
+"""`POST /v1/images/generations`, `/v1/images/edits` and `/v1/images/variations`."""
 
 from __future__ import annotations
 
-import asyncio
-import base64
-import contextlib
-import time
-from collections import Counter
-from collections.abc import AsyncGenerator
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from diptych.api.body import json_body
 from diptych.api.docs import body_of
-from diptych.api.errors import failure
-from diptych.api.native.artifact_files import artifact_path
-from diptych.api.native.convert import artifact_url
-from diptych.api.openai.convert import IMAGE_NAMES, picture_spec
-from diptych.api.openai.schema import ImageRequest
-from diptych.api.services import Caller, Having, Services
-from diptych.api.streams import EventStream, attended, sse
-from diptych.core.errors import Conflict, DiptychError, NotFound, Unavailable
-from diptych.core.events import ArtifactReady, Failed, Finished, Preview
-from diptych.core.jobs import Artifact, Job
+from diptych.api.openai.convert import picture_spec
+from diptych.api.openai.edits import EDIT_NAMES, edit_spec, read_edit, read_variation, variation_spec
+from diptych.api.openai.forms import form_of
+from diptych.api.openai.image_answers import answered
+from diptych.api.openai.schema import EditRequest, ImageRequest, VariationRequest
+from diptych.api.services import Caller, Having
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"])
 
@@ -35,102 +25,21 @@ async def generations(
     request: Request, services: Having, caller: Caller, body: Annotated[ImageRequest, json_body(ImageRequest)],
 ) -> Response:
     """Pictures of one prompt. The job is cancelled when its client goes; finished pictures stay in the gallery."""
-    try:
-        job = await services.dispatcher.submit(picture_spec(body), caller=caller)
-    except DiptychError as error:
-        error.param = IMAGE_NAMES.get(error.param or "", error.param)
-        raise
-    pictures = _Pictures(services, job)
-    if body.stream:
-        return EventStream(pictures.stream(body.partial_images or 0))
-    done = await attended(request, pictures.whole())
-    as_url = body.response_format != "b64_json"
-    data = [await pictures.item(artifact, str(request.base_url) if as_url else None) for artifact in done]
-    return JSONResponse({"created": int(job.created_at.timestamp()), **pictures.look, "data": data})
+    return await answered(request, services, caller, body, picture_spec(body))
 
 
-class _Pictures:
-    """The pictures of a job, for a client that waits for them."""
-
-    def __init__(self, services: Services, job: Job) -> None:
-        self._services, self._job = services, job
-        size = f"{job.spec.width}x{job.spec.height}"
-        self.look = {"background": "opaque", "output_format": "png", "quality": "auto", "size": size}
-
-    async def whole(self) -> list[Artifact]:
-        """All artifacts, once they are there. Raises DiptychError when the job fails or is cancelled."""
-        async with self._cancelled_with_me(), contextlib.aclosing(
-                self._services.dispatcher.events(self._job.id)) as events:
-            async for event in events:
-                if isinstance(event, (Finished, Failed)):
-                    _require(event)
-                    done = await asyncio.to_thread(self._services.store.get, self._job.id)
-                    return list(done.artifacts)
-        raise _stopped()
-
-    async def stream(self, partial_images: int) -> AsyncGenerator[str, None]:
-        """OpenAI's events: partial images as they come, each picture when it is done."""
-        sent: Counter[int] = Counter()
-        try:
-            async with self._cancelled_with_me(), contextlib.aclosing(
-                    self._services.dispatcher.events(self._job.id)) as events:
-                async for event in events:
-                    if isinstance(event, Preview) and sent[event.index] < partial_images:
-                        yield self._event("partial_image", event.png, partial_image_index=sent[event.index])
-                        sent[event.index] += 1
-                    elif isinstance(event, ArtifactReady):
-                        artifact = await asyncio.to_thread(
-                            self._services.store.artifact, f"{self._job.id}-{event.index}")
-                        yield self._event(
-                            "completed", await self._base64(artifact), usage=_NO_USAGE, seed=artifact.seed)
-                    elif isinstance(event, (Finished, Failed)):
-                        _require(event)
-                        return
-            raise _stopped()
-        except DiptychError as error:
-            yield sse({"type": "error", **error.body()}, event="error")
-
-    async def item(self, artifact: Artifact, base_url: str | None) -> dict[str, Any]:
-        """An element of `data`: with the picture itself, or its address below `base_url`."""
-        if base_url is not None:
-            address = artifact_url(artifact.id)
-            if self._services.keys.required:  # clients fetch it as it stands, without a key
-                address = self._services.links.signed(address)
-            return {"url": base_url.rstrip("/") + address, "seed": artifact.seed}
-        return {"b64_json": await self._base64(artifact), "seed": artifact.seed}
-
-    def _event(self, kind: str, picture: str, **more: Any) -> str:
-        name = f"image_generation.{kind}"
-        values = {"type": name, "b64_json": picture, "created_at": int(time.time()), **self.look, **more}
-        return sse(values, event=name)
-
-    async def _base64(self, artifact: Artifact) -> str:
-        folder = self._services.settings.artifacts_dir
-        raw = await asyncio.to_thread(lambda: artifact_path(folder, artifact).read_bytes())
-        return base64.b64encode(raw).decode("ascii")
-
-    @contextlib.asynccontextmanager
-    async def _cancelled_with_me(self) -> AsyncGenerator[None, None]:
-        """Cancels the job when the client does not wait for its end."""
-        try:
-            yield
-        except (asyncio.CancelledError, GeneratorExit):
-            with contextlib.suppress(Conflict, NotFound, Unavailable):
-                await asyncio.shield(self._services.dispatcher.cancel(self._job.id))
-            raise
+@router.post("/images/edits", openapi_extra=form_of(EditRequest, ("image",), ("mask",)))
+async def edits(request: Request, services: Having, caller: Caller) -> Response:
+    """A picture, repainted by a prompt: where the mask, or the picture itself, is transparent; all of it where neither
+    is. What is not repainted stays as it is, byte for byte."""
+    body, files = await read_edit(request)
+    spec = await edit_spec(services, body, files)
+    return await answered(request, services, caller, body, spec, "image_edit", EDIT_NAMES)
 
 
-_NO_USAGE = {
-    "input_tokens": 0, "input_tokens_details": {"image_tokens": 0, "text_tokens": 0}, "output_tokens": 0,
-    "total_tokens": 0}
-
-
-def _require(event: Finished | Failed) -> None:
-    if isinstance(event, Failed):
-        raise failure(event)
-    if event.reason == "cancelled":
-        raise Conflict("the job was cancelled", code="cancelled")
-
-
-def _stopped() -> DiptychError:
-    return Unavailable("the server ends; the job goes on when it starts again")
+@router.post("/images/variations", openapi_extra=form_of(VariationRequest, ("image",), ()))
+async def variations(request: Request, services: Having, caller: Caller) -> Response:
+    """Other pictures like this one. A picture that was made here is varied with the prompt it was made of."""
+    body, files = await read_variation(request)
+    spec = await variation_spec(services, body, files)
+    return await answered(request, services, caller, body, spec, "image_edit", EDIT_NAMES)

@@ -203,3 +203,30 @@ class ImageRequest(Compatible):
     styles: list[StyleName] | None = Field(None, max_length=16, description="styles put around the prompt")
     prompt_syntax: Literal["full", "plain"] | None = Field(
         None, description="full (the default): the prompt language; plain: prompts are just words")
+
+
+class EditRequest(ImageRequest):
+    """OpenAI's fields, in a form with the files `image` and `mask`, and Diptych's own from `negative_prompt` on."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [
+        {"prompt": "a green apple", "n": 2, "response_format": "b64_json"},
+        {"prompt": "a hat", "strength": 0.8, "mask_blur": 2.0, "mask_region": "masked"}]})
+
+    size: str | None = Field(
+        None, max_length=20, description="WIDTHxHEIGHT in pixels; auto: that of the picture, see docs/pictures.md")
+    strength: Number = Field(None, ge=0.0, le=1.0, description=(
+        "how far the result may go from the picture; 1 when left out, 0.75 without a mask"))
+    mask_blur: Number = Field(None, ge=0.0, le=64.0, description="sigma in pixels of the mask's soft edge")
+    mask_region: Literal["whole", "masked"] | None = Field(
+        None, description="masked: only the mask's surroundings are painted, at full size")
+    mask_padding: int | None = Field(None, ge=0, le=1024, description="pixels around the mask with mask_region masked")
+
+
+class VariationRequest(ImageRequest):
+    """OpenAI's fields, sent as a form with the file `image`, and Diptych's own from `negative_prompt` on."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"n": 2, "size": "auto"}, {"strength": 0.4}]})
+
+    prompt: str | None = Field(  # type: ignore[assignment]
+        None, min_length=1, max_length=MAX_PROMPT, description="that of the picture, if it was made here, or none")
+    strength: Number = Field(None, ge=0.0, le=1.0, description="how far to go from the picture; 0.6 when left out")

@@ -53,6 +53,12 @@ IMAGE: dict[str, Neutral] = {
     "quality": _only("auto", "standard"), "style": _nothing, "image": _nothing, "mask": _nothing,
     "input_fidelity": _nothing, "strength": _never,
 }
+EDIT: dict[str, Neutral] = {
+    "background": _only("auto", "opaque"), "output_format": _only("png"), "output_compression": _only("100"),
+    "quality": _only("auto", "standard"), "input_fidelity": _only("low"), "frame_count": _only("1"),
+    "frame_duration_ms": _nothing, "markup": _nothing, "svg": _nothing, "complexity": _nothing,
+}
+"""Of edits and variations; their fields come as text."""
 
 
 def refuse_unsupported(body: Compatible, table: dict[str, Neutral], where: str = "") -> None:
