@@ -12,7 +12,9 @@ grep '^torch==' constraints.txt >build/torch.txt
 "$new/bin/python" -m pip install --disable-pip-version-check --quiet -c build/torch.txt "$(cat build/torch.txt)" \
     $("$new/bin/python" scripts/requirements.py build)
 "$new/bin/python" -m pip install --disable-pip-version-check --quiet -c build/torch.txt --no-build-isolation \
-    -e '.[text,image,moderation]' $("$new/bin/python" scripts/requirements.py test)
+    -e '.[text,image,moderation,upscale]' $("$new/bin/python" scripts/requirements.py test)
+"$new/bin/python" -m pip install --disable-pip-version-check --quiet --no-deps \
+    $("$new/bin/python" scripts/requirements.py bare)
 {
     echo '# Versions that were tested together. Regenerate with: make constraints'
     "$new/bin/python" -m pip freeze --all --exclude pip --exclude-editable --exclude diptych |

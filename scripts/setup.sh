@@ -82,10 +82,12 @@ install() {
     say "installing the other packages"
     pip_install $("$venv/bin/python" scripts/requirements.py build)
     if [ "$want" = test ]; then
-        pip_install --no-build-isolation -e '.[text,image,moderation]' $("$venv/bin/python" scripts/requirements.py test)
+        pip_install --no-build-isolation -e '.[text,image,moderation,upscale]' \
+            $("$venv/bin/python" scripts/requirements.py test)
     else
-        pip_install --no-build-isolation -e '.[text,image]'
+        pip_install --no-build-isolation -e '.[text,image,upscale]'
     fi
+    pip_install --no-deps $("$venv/bin/python" scripts/requirements.py bare)
     fingerprint >"$venv/.diptych-$want"
     rm -f "$venv/.diptych-installing"
 }

@@ -123,8 +123,8 @@ def test_what_the_detector_finds_is_the_score() -> None:
     file = io.BytesIO()
     Image.new("RGBA", (40, 30), (200, 150, 120, 128)).save(file, "PNG")
     assert judge.scores([file.getvalue()] * 2) == [{"sexual": 0.0}] * 2
-    found = [{"class": "FACE_FEMALE", "score": 0.9}, {"class": "BELLY_EXPOSED", "score": 0.8},
-             {"class": "BUTTOCKS_EXPOSED", "score": 0.6}, {"class": "ANUS_EXPOSED", "score": 0.3}]
+    scores = {"FACE_FEMALE": 0.9, "BELLY_EXPOSED": 0.8, "BUTTOCKS_EXPOSED": 0.6, "ANUS_EXPOSED": 0.3}
+    found = [{"class": name, "score": score, "box": [1, 2, 3, 4]} for name, score in scores.items()]
     shapes = []
 
     class Finding:
@@ -132,7 +132,7 @@ def test_what_the_detector_finds_is_the_score() -> None:
             shapes.append(pixels.shape)
             return found
 
-    judge._detector = Finding()
+    judge._detector._model = Finding()
     assert judge.scores([file.getvalue()]) == [{"sexual": 0.6}]
     assert shapes == [(30, 40, 3), (30, 40, 3)]  # with and without its transparency
     found[:] = found[:2]

@@ -13,6 +13,7 @@ from diptych.core.errors import NotFound
 from diptych.library.checkpoint import identify_checkpoint
 from diptych.library.gguf import BadFile
 from diptych.library.identify import MODEL_INDEX, identify_diffusers, identify_gguf, part_files
+from diptych.library.networks import NETWORKS, identify_network, packaged_networks
 from diptych.library.parts import add_part, identify_part, identify_part_folder, part_of
 from diptych.library.pickles import PICKLES, pickled_among, told_pickled
 from diptych.library.starters import STARTER, STARTER_TEXT, find_starter
@@ -73,7 +74,12 @@ class Library:
 
     def part(self, kind: PartKind, id: str) -> PartCard:
         """The part of this id, or of this name where no id is that. Raises NotFound, which names what is there."""
-        return part_of(self.parts(kind), kind, id)
+        try:
+            return part_of(self.parts(kind), kind, id)
+        except NotFound as error:
+            if damage := _damage(self.problems(), id):
+                raise NotFound(f"{id[:200]!r} cannot be used: {damage}", param=kind, code="model_damaged") from error
+            raise
 
     def problems(self) -> list[str]:
         """A line for every model that is there but cannot be used: its path and why."""
@@ -103,6 +109,7 @@ class Library:
         starter = find_starter(self._settings)
         if starter is not None:
             yield starter
+        yield from packaged_networks()
         for root in (self._settings.models_dir, *self._settings.model_dirs):
             if root.is_dir():
                 yield from _models_below(root)
@@ -139,6 +146,8 @@ def _identify(path: Path, starter: Path | None) -> Card | PartCard | None:
         return identify_part_folder(path) or identify_text_folder(path)
     if path.is_dir():
         return identify_diffusers(path, STARTER if path == starter else None)
+    if path.suffix in NETWORKS:
+        return identify_network(path)
     if path.suffix.lower() in PICKLES:
         raise BadFile(told_pickled(path))
     if path.suffix == ".safetensors":
@@ -184,7 +193,7 @@ def _models_below(root: Path) -> Iterator[Path]:
             yield here
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         # The weights of a language model's folder are no models of their own.
-        endings = (".gguf",) if is_text_folder(files) else (".gguf", ".safetensors")
+        endings = (".gguf",) if is_text_folder(files) else (".gguf", ".safetensors", *NETWORKS)
         yield from (here / name for name in sorted(files) if name.endswith(endings) and not name.startswith("."))
         yield from pickled_among(here, files)
 

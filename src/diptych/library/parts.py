@@ -33,7 +33,8 @@ TOLD = (("stable-diffusion-xl", "sdxl"), ("sdxl", "sdxl"), ("stable-diffusion-v1
 """What files say of themselves (modelspec.architecture, ss_base_model_version), and the family."""
 KINDS: dict[PartKind, str] = {
     "lora": "LoRA", "embedding": "embedding", "vae": "VAE", "controlnet": "ControlNet", "t2i_adapter": "T2I-Adapter",
-    "ip_adapter": "IP-Adapter", "image_encoder": "image encoder", "upscaler": "upscaler", "detector": "detector"}
+    "ip_adapter": "IP-Adapter", "image_encoder": "image encoder", "upscaler": "upscaler", "detector": "detector",
+    "network": "ONNX file"}
 """In words."""
 
 
