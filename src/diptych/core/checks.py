@@ -6,6 +6,8 @@ from __future__ import annotations
 from diptych.core.cards import Card
 from diptych.core.errors import InvalidRequest
 from diptych.core.image_options import MAX_SEED
+from diptych.core.pipelines import check_pipeline
+from diptych.core.samplers import FLOW_EULER, SAMPLERS
 from diptych.core.specs import ImageSpec
 
 MAX_PIXELS = 4096 * 4096
@@ -72,10 +74,18 @@ def check(spec: ImageSpec, card: Card) -> None:
 
     Raises:
         InvalidRequest: not an image model, a size that is no multiple of `card.multiple` or too large, or more steps
-            than the sampler takes. Names the field, the value and the limit.
+            than the sampler takes, or what the model's family does not know. Names the field, the value and the limit.
     """
     if card.panel != "image":
         raise InvalidRequest(f"model {card.id!r} makes text, not pictures", param="model")
     width, height = picture_size(spec, card)
     check_size(width, height, card.multiple or DEFAULT_MULTIPLE)
     check_steps(spec, step_limit(spec.sampler))
+    if card.family == "pipeline":
+        check_pipeline(spec, card)
+    elif spec.sampler == FLOW_EULER:
+        raise InvalidRequest(f"sampler {spec.sampler!r} is of flow matching models, which {card.id!r} is not; others: "
+                             f"{', '.join(SAMPLERS)}", param="sampler")
+    if spec.size_hints is not None and card.family != "sdxl":
+        raise InvalidRequest(f"size_hints are what Stable Diffusion XL is told; {card.id!r} does not know them",
+                             param="size_hints")

@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-FLOW_EULER = "Flow Match Euler"
-"""The sampler of flow matching models (Esser et al. 2024, https://arxiv.org/abs/2403.03206)."""
+from diptych.core.cards import Card
+from diptych.core.errors import InvalidRequest
+from diptych.core.samplers import FLOW_EULER
+from diptych.core.specs import ImageSpec
+
 NOISE_SAMPLERS = ("Euler", "Euler a", "Heun", "LMS", "DPM2", "DPM2 a", "DPM++ 2M", "DPM++ 3M", "DPM++ 2M SDE", "DDIM",
                   "DDPM", "UniPC", "DEIS")
 """Of models that were trained on noise levels."""
@@ -52,6 +55,13 @@ PIPELINES: dict[str, PipelineTraits] = {
     "SanaPipeline": PipelineTraits(),
 }
 
+HONOURED = {"kind", "model", "prompt", "negative_prompt", "width", "height", "steps", "guidance", "sampler", "schedule",
+            "seed", "count", "preview_every", "clip_skip", "styles", "prompt_syntax", "resolved", "init_image",
+            "strength", "resize_mode", "mask", "outpaint", "color_correction", "finish"}
+"""Fields of a spec that any pipeline follows, or that are checked one by one."""
+NEUTRAL: dict[str, Any] = {"s_churn": 0.0, "s_tmin": 0.0, "s_noise": 1.0}
+"""Values that change nothing."""
+
 
 def is_flow(scheduler: Mapping[str, Any]) -> bool:
     """Whether a scheduler's configuration is one of flow matching."""
@@ -64,3 +74,42 @@ def samplers_of(scheduler: Mapping[str, Any]) -> tuple[str, ...]:
         return NOISE_SAMPLERS
     own = {"DPMSolverMultistepScheduler": ("DPM++ 2M",), "UniPCMultistepScheduler": ("UniPC",)}
     return ("Euler", FLOW_EULER, *own.get(str(scheduler.get("_class_name")), ()))
+
+
+def check_pipeline(spec: ImageSpec, card: Card) -> None:
+    """What a request asks of such a model.
+
+    Raises:
+        InvalidRequest: a field that the family has no use for; names it.
+    """
+    name = card.architecture or ""
+    traits = PIPELINES.get(name, PipelineTraits())
+    _check_sampler(spec, card)
+    fields = type(spec).model_fields
+    for field in spec.model_fields_set - HONOURED:
+        value = getattr(spec, field)
+        if value not in (fields[field].get_default(call_default_factory=True), NEUTRAL.get(field)):
+            raise InvalidRequest(
+                f"{field} cannot be used with this model: {name} is painted by its own pipeline, which does not know "
+                "it", param=field)
+    negatives = (spec.negative_prompt, *(prompts.negative_prompt for prompts in spec.resolved))
+    if not traits.negative and any(text.strip() for text in negatives):
+        raise InvalidRequest(f"negative_prompt is given, but {name} has none; leave it out", param="negative_prompt")
+    if spec.clip_skip > 1 and not traits.clip_skip:
+        raise InvalidRequest(
+            f"clip_skip is {spec.clip_skip}, but {name} has no layers to choose from", param="clip_skip")
+    if spec.init_image is not None and not traits.repaints:
+        raise InvalidRequest(f"init_image is given, but {name} cannot start from a picture", param="init_image")
+    for field in ("mask", "outpaint"):
+        if getattr(spec, field) is not None and not traits.inpaints:
+            raise InvalidRequest(f"{field} is given, but {name} cannot repaint a part of a picture", param=field)
+
+
+def _check_sampler(spec: ImageSpec, card: Card) -> None:
+    samplers = card.samplers or ("Euler", FLOW_EULER)
+    if spec.sampler not in samplers:
+        raise InvalidRequest(f"sampler is {spec.sampler!r}, but this model has {', '.join(samplers)}", param="sampler")
+    schedules = NOISE_SCHEDULES if FLOW_EULER not in samplers and spec.sampler not in UNSCHEDULED else ("normal",)
+    if spec.schedule not in schedules:
+        raise InvalidRequest(f"schedule is {spec.schedule!r}, but sampler {spec.sampler!r} has {', '.join(schedules)} "
+                             "with this model", param="schedule")

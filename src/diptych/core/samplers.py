@@ -67,13 +67,18 @@ TRAITS: dict[str, Traits] = {
     "TCD": Traits(("normal",), options=("eta",)),
 }
 SAMPLERS: tuple[str, ...] = tuple(TRAITS)
+"""Of models that were trained on noise levels: Stable Diffusion 1, 2 and XL."""
+FLOW_EULER = "Flow Match Euler"
+"""The sampler of flow matching models (Esser et al. 2024, https://arxiv.org/abs/2403.03206), which "Euler" means with
+them, too."""
+TRAITS[FLOW_EULER] = Traits(("normal",), zero_snr=False, predicts_sample=False)
 
 _SAMPLER_ALIASES = {
     "euler ancestral": "Euler a", "dpm 2": "DPM2", "dpm 2 a": "DPM2 a", "dpm 2 ancestral": "DPM2 a",
     "dpm2 ancestral": "DPM2 a", "dpmpp 2s a": "DPM++ 2S a", "dpmpp 2s ancestral": "DPM++ 2S a", "dpmpp 2s": "DPM++ 2S",
     "dpmpp 2m": "DPM++ 2M", "dpmpp 3m": "DPM++ 3M", "dpmpp sde": "DPM++ SDE", "dpmpp 2m sde": "DPM++ 2M SDE",
     "dpmpp 2m sde heun": "DPM++ 2M SDE Heun", "dpmpp 3m sde": "DPM++ 3M SDE", "uni pc": "UniPC", "sa": "SA Solver",
-    "pndm": "PLMS",
+    "pndm": "PLMS", "flow euler": FLOW_EULER, "flowmatch euler": FLOW_EULER,
 }
 _SCHEDULE_ALIASES = {
     "linear": "uniform", "linspace": "uniform", "poly exponential": "polyexponential", "ddim": "ddim uniform",
@@ -88,7 +93,7 @@ def _folded(name: str) -> str:
     return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
 
 
-_SAMPLERS = {**{_folded(name): name for name in SAMPLERS}, **_SAMPLER_ALIASES}
+_SAMPLERS = {**{_folded(name): name for name in TRAITS}, **_SAMPLER_ALIASES}
 _SCHEDULES = {**{name: name for name in SCHEDULES}, **_SCHEDULE_ALIASES, "automatic": "automatic"}
 
 
@@ -117,7 +122,7 @@ def parse_sampler(name: str, schedule: str = "automatic") -> tuple[str, str]:
             folded = folded[: -len(suffix) - 1]
             wanted = suffix if wanted == "automatic" else wanted
     if folded not in _SAMPLERS:
-        raise InvalidRequest(f"sampler {name!r} is unknown; known: {', '.join(SAMPLERS)}", param="sampler")
+        raise InvalidRequest(f"sampler {name!r} is unknown; known: {', '.join(TRAITS)}", param="sampler")
     if wanted not in _SCHEDULES:
         raise InvalidRequest(
             f"schedule {schedule!r} is unknown; known: automatic, {', '.join(SCHEDULES)}", param="schedule")

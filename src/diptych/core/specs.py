@@ -10,6 +10,7 @@ from diptych.core.canvas import CanvasOptions
 from diptych.core.chat import Message, OutputFormat, Tool, ToolChoice
 from diptych.core.image_options import INPUT_ID, MAX_PROMPT, PictureOptions, Reference, SamplingOptions
 from diptych.core.samplers import check_options, parse_sampler
+from diptych.core.size_hints import SizeOptions
 from diptych.core.stages import StageOptions, check_stages
 
 
@@ -26,7 +27,7 @@ class ResolvedPrompt(Spec):
     negative_prompt: str = Field("", max_length=MAX_PROMPT)
 
 
-class ImageOptions(StageOptions, CanvasOptions, SamplingOptions, PictureOptions):
+class ImageOptions(SizeOptions, StageOptions, CanvasOptions, SamplingOptions, PictureOptions):
     """All that a picture's spec and a request for one have in common; the last class here comes first."""
 
 
