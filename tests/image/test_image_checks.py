@@ -63,7 +63,7 @@ def test_limit_is_within_the_samplers_reach(sampler: str, spacing: str) -> None:
         spec = ImageSpec(prompt="a", sampler=sampler, schedule=schedule, steps=steps)
         factory.check(spec)
         lane = factory.build(spec, seed=1)
-        latents = lane.start((1, 4, 2, 2), torch.device("cpu"), torch.float32)
+        latents = lane.start(lane.draw((1, 4, 2, 2), torch.device("cpu"), torch.float32))
         while not lane.done:
             latents, _ = lane.advance(0.9 * torch.tanh(lane.scale(latents)), latents)
         assert lane.step == steps

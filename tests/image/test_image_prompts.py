@@ -15,7 +15,7 @@ from image_studio import Gate
 from diptych.core.errors import InvalidRequest
 from diptych.core.specs import ImageSpec
 from diptych.engines.image.chunks import Chunk, chunked
-from diptych.engines.image.model import Contexts
+from diptych.engines.image.model import Contexts, Pass
 from diptych.engines.image.prompting import PicturePrompts, plain_texts
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:diffusers")
@@ -185,9 +185,9 @@ def test_and_adds_what_each_part_leads_to(folders: dict[str, Path], studio: Buil
     seen: list[tuple[torch.Tensor, float, torch.Tensor]] = []
     predict = model.predict
 
-    def look(latents: torch.Tensor, times: torch.Tensor, contexts: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
-        rows: torch.Tensor = predict(latents, times, contexts, scales)
-        seen.append((latents.clone(), float(times[0]), rows.clone()))
+    def look(asked: Pass) -> torch.Tensor:
+        rows: torch.Tensor = predict(asked)
+        seen.append((asked.latents.clone(), float(asked.timesteps[0]), rows.clone()))
         return rows
 
     model.predict = look

@@ -37,7 +37,7 @@ def denoise(x: torch.Tensor, sigma: float) -> torch.Tensor:
 
 
 def drive(lane: Sampler) -> torch.Tensor:
-    latents = lane.start(SHAPE, torch.device("cpu"), torch.float32)
+    latents = lane.start(lane.draw(SHAPE, torch.device("cpu"), torch.float32))
     while not lane.done:
         latents, _ = lane.advance(predict(lane.scale(latents), lane.timestep), latents)
     return latents

@@ -54,8 +54,9 @@ class ThreadsRequest(BaseModel):
 
 class RunRequest(BaseModel):
     """`output_dir` is the absolute folder for the job's artifacts. `skip` lists the picture indices already made by
-    an earlier attempt. `files`: absolute paths of what `ImageSpec.references` names, by `Reference.key`. `share`: who
-    the run counts for; the pictures of one step are divided evenly between shares, then between the runs of each."""
+    an earlier attempt. `files`: absolute paths of what `ImageSpec.references` names, by `Reference.key`;
+    `models`: the cards of those that are models, by id. `share`: who the run counts for; the pictures of one step are
+    divided evenly between shares, then between the runs of each."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -66,3 +67,4 @@ class RunRequest(BaseModel):
     timeout_seconds: float | None = None
     share: str = ""
     files: dict[str, str] = {}
+    models: dict[str, Card] = {}

@@ -12,20 +12,23 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 
 import torch
 
 from diptych.core.errors import Conflict, DiptychError, Unavailable
 from diptych.core.events import Event, Failed, Finished, Metrics, Preview
 from diptych.core.logs import run_fields
+from diptych.engines.image.guiding import Predictor, size_of
+from diptych.engines.image.lane import Lane
 from diptych.engines.image.model import ImageModel
 from diptych.engines.image.passes import PassMemory
 from diptych.engines.image.png import base64_png
 from diptych.engines.image.preview import LatentPreview
-from diptych.engines.image.prompting import PicturePrompts
-from diptych.engines.image.run import Lane, Run
+from diptych.engines.image.run import Run
 from diptych.engines.image.samplers import SamplerFactory
+from diptych.engines.image.starting import Starter
+from diptych.engines.image.tiling import Tiling
 
 log = logging.getLogger(__name__)
 
@@ -74,11 +77,13 @@ class Batcher:
         self, model: ImageModel, samplers: SamplerFactory, cap: int, threads: int, pixels: int | None = None,
     ) -> None:
         self._model = model
-        self._samplers = samplers
         self._cap = cap
         self._threads = threads
         self._pixels = pixels
         self._memory = PassMemory(model.device)
+        self._predict = Predictor(self._memory)
+        self._starter = Starter(model, samplers)
+        self._tilings: dict[int, Tiling] = {}
         self._preview = LatentPreview(model)
         self._runs: dict[str, Run] = {}
         self._denoised: deque[Lane] = deque()
@@ -149,13 +154,13 @@ class Batcher:
         runs = [run for run in runs if not run.ended]
         began = time.monotonic()
         stepped = self._select(runs)
-        groups: dict[tuple[int, ...], list[Lane]] = {}
+        groups: dict[tuple[Hashable, ...], list[Lane]] = {}
         for lane in stepped:
             groups.setdefault(lane.group, []).append(lane)
         for lanes in groups.values():
             for together in self._portions(lanes):
                 self._step(together)
-        self._denoised.extend(lane for lane in stepped if lane.sampler.done and not lane.run.ended)
+        self._denoised.extend(lane for lane in stepped if lane.done and not lane.run.ended)
         self._tell(runs)
         self._decode(deadline=2 * time.monotonic() - began)
 
@@ -177,32 +182,18 @@ class Batcher:
             self._turn += self._cap
         for run, share in zip(runs, shares, strict=True):
             try:
-                while share > sum(not lane.sampler.done for lane in run.lanes):
-                    self._start_lane(run)
-                lanes = [lane for lane in run.lanes if not lane.sampler.done][:share]
+                if run.started is None:
+                    run.started = time.monotonic()
+                while share > sum(not lane.done for lane in run.lanes):
+                    self._starter.lane(run)
+                lanes = [lane for lane in run.lanes if not lane.done][:share]
                 for lane in lanes:
-                    lane.condition(self._model)
+                    self._starter.prepare(lane)
             except Exception as error:
                 self._fail(run, error)
             else:
                 selected += lanes
         return selected
-
-    def _start_lane(self, run: Run) -> None:
-        model, spec = self._model, run.spec
-        if run.started is None:
-            run.started = time.monotonic()
-        index = run.waiting[0]
-        prompts = PicturePrompts(spec, index)
-        contexts = run.contexts_of(prompts.at(0), model)
-        seed = run.seed_of(index)
-        sampler = self._samplers.build(spec, seed)
-        side = model.scale_factor
-        assert spec.width is not None and spec.height is not None
-        shape = (1, model.latent_channels, spec.height // side, spec.width // side)
-        latents = sampler.start(shape, model.device, model.dtype)
-        run.waiting.popleft()
-        run.lanes.append(Lane(run, index, seed, sampler, prompts, contexts, latents))
 
     def _step(self, lanes: list[Lane]) -> None:
         """One step of lanes of one group. When the pass fails, each half is tried alone, so only the guilty lane's run
@@ -211,6 +202,7 @@ class Batcher:
         if not lanes:
             return
         try:
+            self._tiling(lanes[0].model).set(lanes[0].stage.spec.tiling)
             predictions = self._predict(lanes)
         except Exception as error:
             if len(lanes) == 1:
@@ -237,75 +229,17 @@ class Batcher:
         """Lanes of one group, as many together as memory was promised for."""
         if self._pixels is None:
             return [lanes]
-        most = max(1, self._pixels // self._pixels_of(lanes[0]))
+        width, height = size_of(lanes[0])
+        most = max(1, self._pixels // (width * height))
         return [lanes[start:start + most] for start in range(0, len(lanes), most)]
 
-    def _pixels_of(self, lane: Lane) -> int:
-        width, height = self._size(lane)
-        return width * height
-
-    def _size(self, lane: Lane) -> tuple[int, int]:
-        _, _, height, width = lane.latents.shape
-        return width * self._model.scale_factor, height * self._model.scale_factor
-
-    def _predict(self, lanes: list[Lane]) -> list[torch.Tensor]:
-        """Guided predictions (1, C, h, w) of all lanes, from one UNet pass over all their rows."""
-        began = time.monotonic()
-        conditions = [self._conditions(lane) for lane in lanes]
-        latents, times, scales = [], [], []
-        for lane, rows in zip(lanes, conditions, strict=True):
-            latents += [lane.sampler.scale(lane.latents)] * len(rows)
-            times += [lane.sampler.timestep] * len(rows)
-            scales += [lane.run.spec.guidance] * len(rows)
-        device = self._model.device
-        width, height = self._size(lanes[0])
-        with self._memory.measured(f"{width}x{height}x{len(lanes)}"):
-            rows = self._rows(
-                torch.cat(latents), torch.tensor(times, device=device), torch.cat(conditions),
-                torch.tensor(scales, device=device), most=2 * len(lanes))
-        predictions, start = [], 0
-        for lane, condition in zip(lanes, conditions, strict=True):
-            predictions.append(self._guided(lane, rows[start:start + len(condition)]))
-            start += len(condition)
-        seconds = (time.monotonic() - began) / len(times)
-        for lane, condition in zip(lanes, conditions, strict=True):
-            lane.run.unet_seconds += seconds * len(condition)
-        return predictions
-
-    def _conditions(self, lane: Lane) -> torch.Tensor:
-        """Contexts (rows, tokens, features) of a lane: the negative one first, where there is guidance."""
-        contexts = lane.contexts
-        guided = lane.run.spec.guidance > 1.0 or contexts.weights != (1.0,)
-        if guided and not self._model.distilled_guidance:
-            return torch.cat([contexts.negative, contexts.positive])
-        return contexts.positive
-
-    def _rows(self, latents: torch.Tensor, times: torch.Tensor, contexts: torch.Tensor, scales: torch.Tensor,
-              most: int) -> torch.Tensor:
-        """The UNet over all rows, `most` in one pass: memory was promised for two of each picture."""
-        found = [self._model.predict(*(part[start:start + most] for part in (latents, times, contexts, scales)))
-                 for start in range(0, len(times), most)]
-        return found[0] if len(found) == 1 else torch.cat(found)
-
-    def _guided(self, lane: Lane, rows: torch.Tensor) -> torch.Tensor:
-        """One prediction (1, C, h, w) of a lane's rows: each condition leads from the negative one by its weight."""
-        if len(rows) == 1:
-            return rows
-        base = prediction = rows[:1]
-        for place, weight in enumerate(lane.contexts.weights, 1):
-            prediction = prediction + lane.run.spec.guidance * weight * (rows[place:place + 1] - base)
-        if rescale := lane.run.spec.guidance_rescale:
-            plain = base
-            for place, weight in enumerate(lane.contexts.weights, 1):
-                plain = plain + weight * (rows[place:place + 1] - base)
-            # Lin et al. 2023 (https://arxiv.org/abs/2305.08891), section 3.4.
-            prediction = prediction * (1 - rescale + rescale * plain.std() / prediction.std())
-        return prediction
+    def _tiling(self, model: ImageModel) -> Tiling:
+        return self._tilings.setdefault(id(model), Tiling(*model.modules))
 
     def _show(self, lane: Lane) -> None:
         assert lane.final is not None
-        png = base64_png(self._preview.pixels(lane.final), self._size(lane))
-        lane.run.tell(Preview(index=lane.index, step=lane.sampler.step, png=png))
+        png = base64_png(self._preview.pixels(lane.final), size_of(lane))
+        lane.run.tell(Preview(index=lane.index, step=lane.steps_made, png=png))
 
     def _decode(self, deadline: float) -> None:
         """Decode and write denoised pictures: at least one, then until the deadline, all when nothing else waits."""
@@ -317,7 +251,8 @@ class Batcher:
                 continue
             began = time.monotonic()
             try:
-                width, height = self._size(lane)
+                width, height = size_of(lane)
+                self._tiling(self._model).set(lane.stage.spec.tiling)
                 with self._memory.measured(f"{width}x{height} decode"):
                     pixels = self._model.decode(lane.latents)
                 lane.run.decode_seconds += time.monotonic() - began

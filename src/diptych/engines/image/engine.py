@@ -13,14 +13,18 @@ from diptych.core.cards import Card
 from diptych.core.checks import check, check_size
 from diptych.core.errors import Conflict, InvalidRequest, Unavailable
 from diptych.core.image_options import MAX_SEED
+from diptych.core.painting import stages_of
 from diptych.core.protocol import LoadRequest, RunRequest
 from diptych.core.specs import ImageSpec
 from diptych.engines.base import Emit
 from diptych.engines.image.batcher import Batcher
+from diptych.engines.image.canvas import Canvas
+from diptych.engines.image.companions import Companions
 from diptych.engines.image.model import ImageModel, LoadModel
 from diptych.engines.image.prompting import PicturePrompts
 from diptych.engines.image.run import Run
 from diptych.engines.image.samplers import SamplerFactory
+from diptych.engines.image.starting import canvas_of
 
 DEFAULT_BATCH = 16
 DTYPES = ("float32", "float16", "bfloat16")
@@ -39,6 +43,7 @@ class ImageEngine:
         self._card: Card | None = None
         self._samplers: SamplerFactory | None = None
         self._batcher: Batcher | None = None
+        self._companions = Companions()
 
     def load(self, request: LoadRequest) -> None:
         if self._batcher is not None:
@@ -78,9 +83,13 @@ class ImageEngine:
         if wrong := [index for index in request.skip if not 0 <= index < spec.count]:
             raise InvalidRequest(f"skip has {wrong[0]}, but count is {spec.count}", param="skip")
         check(spec, self._card)
-        self._samplers.check(spec)
-        self._check_prompts(spec)
-        spec = self._complete(spec)
+        canvas = canvas_of(spec, request.files, self._model)
+        spec = self._complete(spec, canvas)
+        for stage in stages_of(spec):
+            check(stage.spec, self._card)
+            self._samplers.check(stage.spec)
+            self._check_prompts(stage.spec)
+        refine = self._refiner(spec, request)
         folder = Path(request.output_dir)
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -89,7 +98,7 @@ class ImageEngine:
             raise Unavailable(f"the job's folder cannot be made: {error.strerror}", code=code) from error
         self._batcher.add(Run(
             request.id, spec, self._card, folder, frozenset(request.skip), emit, request.timeout_seconds,
-            request.share))
+            request.share, canvas, refine=refine))
 
     def cancel(self, id: str) -> bool:
         return self._batcher is not None and self._batcher.cancel(id)
@@ -113,14 +122,31 @@ class ImageEngine:
                 "prompt has parts joined by AND; this model was distilled to work without guidance, which they need",
                 param="prompt")
 
-    def _complete(self, spec: ImageSpec) -> ImageSpec:
+    def _complete(self, spec: ImageSpec, canvas: Canvas | None) -> ImageSpec:
         """The spec with width, height and seed given, fit for the model's latents."""
         assert self._card is not None and self._model is not None
         width, height = spec.width or self._card.size, spec.height or self._card.size
+        if canvas is not None:
+            height, width = canvas.pixels.shape[:2]
         assert width is not None and height is not None
         check_size(width, height, self._model.multiple)
         seed = secrets.randbelow(MAX_SEED) if spec.seed < 0 else spec.seed
         return spec.model_copy(update={"width": width, "height": height, "seed": seed})
+
+    def _refiner(self, spec: ImageSpec, request: RunRequest) -> ImageModel | None:
+        """The model that takes over; loaded here, while others' steps go on. Raises InvalidRequest."""
+        if spec.refiner is None:
+            return None
+        model, card = self._model, request.models.get(spec.refiner.model)
+        if model is None or card is None:
+            raise InvalidRequest(f"refiner.model is {spec.refiner.model!r}, which is not there", param="refiner.model")
+        load_model = _family(card.family)
+        found = self._companions.get("model", card.path, lambda path: load_model(path, model.device, model.dtype))
+        if (found.latent_channels, found.scale_factor) != (model.latent_channels, model.scale_factor):
+            raise InvalidRequest(
+                f"refiner.model is {card.id!r}, whose latents are of another kind than this model's",
+                param="refiner.model")
+        return found
 
 
 def _dtype(name: object) -> torch.dtype:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 import numpy as np
@@ -29,6 +29,65 @@ class Contexts:
         return self.positive.shape[1]
 
 
+@dataclass(frozen=True)
+class Pass:
+    """The rows of one UNet pass. Tensors have `rows` as their first dimension.
+
+    latents: (rows, C, h, w), scaled as the sampler wants the model to see them.
+    timesteps, guidance: (rows,); only a model of distilled guidance reads `guidance`.
+    contexts: (rows, tokens, features).
+    extra: (rows, E, h, w), further channels of models for inpainting, after those of the latents.
+    pooled: (rows, width) and `time_ids`: (rows, numbers), of Stable Diffusion XL.
+    down, mid: what ControlNets add to the UNet's skips and its middle; `intrablock`: what T2I-Adapters add.
+    image_tokens: (rows, pictures, tokens, features) of each IP-Adapter.
+    adapters: for each row the keys of its adapters with their weights; empty where no row has any.
+    """
+
+    latents: torch.Tensor
+    timesteps: torch.Tensor
+    contexts: torch.Tensor
+    guidance: torch.Tensor
+    extra: torch.Tensor | None = None
+    pooled: torch.Tensor | None = None
+    time_ids: torch.Tensor | None = None
+    down: tuple[torch.Tensor, ...] = ()
+    mid: torch.Tensor | None = None
+    intrablock: tuple[torch.Tensor, ...] = ()
+    image_tokens: tuple[torch.Tensor, ...] = ()
+    adapters: tuple[tuple[tuple[str, float], ...], ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.latents)
+
+    def rows(self, start: int, stop: int) -> Pass:
+        """Only these rows."""
+        part = {one.name: _cut(getattr(self, one.name), start, stop) for one in fields(self)}
+        return Pass(**part)
+
+
+def _cut(value: Any, start: int, stop: int) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value[start:stop]
+    if value and isinstance(value, tuple) and isinstance(value[0], torch.Tensor):
+        return tuple(one[start:stop] for one in value)
+    return value[start:stop] if value else value
+
+
+@dataclass(frozen=True)
+class Moments:
+    """A picture as the VAE's encoder sees it, in units of latents: `mean` (1, C, h, w), and `std` of the same shape, or
+    None where the encoder knows of no spread."""
+
+    mean: torch.Tensor
+    std: torch.Tensor | None
+
+    def sample(self, draw: Callable[[torch.Size], torch.Tensor]) -> torch.Tensor:
+        """Latents (1, C, h, w); `draw` gives standard normal numbers of a shape."""
+        if self.std is None:
+            return self.mean
+        return self.mean + self.std * draw(self.mean.shape)
+
+
 class ImageModel(Protocol):
     """A loaded latent diffusion model. All calls come from one thread."""
 
@@ -45,6 +104,10 @@ class ImageModel(Protocol):
     distilled_guidance: bool
     """The guidance scale is an input of the UNet (LCM): one row per picture, whatever the scale."""
 
+    extra_channels: int
+    """Channels that the UNet takes beside the latents: 1 + C of models for inpainting, else 0."""
+    modules: tuple[torch.nn.Module, ...]
+    """Those with convolutions over latents and pixels: UNet and VAE."""
     text_layers: int
     """Layers of the text encoder: the largest `clip_skip`."""
 
@@ -52,11 +115,13 @@ class ImageModel(Protocol):
         """Text embeddings; long texts are encoded in chunks."""
         ...
 
-    def predict(
-        self, latents: torch.Tensor, timesteps: torch.Tensor, contexts: torch.Tensor, guidance: torch.Tensor
-    ) -> torch.Tensor:
-        """One UNet pass: latents (rows, C, h, w), timesteps (rows,), contexts (rows, tokens, features) and guidance
-        (rows,), which only a model of distilled guidance reads, to the predicted noise (or v, or sample)."""
+    def predict(self, rows: Pass) -> torch.Tensor:
+        """One UNet pass to the predicted noise (or v, or sample), (rows, C, h, w)."""
+        ...
+
+    def encode_picture(self, pixels: np.ndarray, hidden: np.ndarray | None = None) -> Moments:
+        """A picture, uint8 (height, width, 3), sides in multiples of `multiple`, as the VAE sees it; neutral gray where
+        `hidden`, bool (height, width), says so."""
         ...
 
     def decode(self, latents: torch.Tensor) -> np.ndarray:

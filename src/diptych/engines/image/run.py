@@ -8,65 +8,26 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
-import torch
 
 from diptych.core.cards import Card
 from diptych.core.checks import picture_seed
-from diptych.core.errors import JobFailed
 from diptych.core.events import ArtifactReady, Event, Progress
 from diptych.core.infotext import build_text_chunks
 from diptych.core.logs import run_fields
+from diptych.core.painting import steps_of
 from diptych.core.specs import ImageSpec
+from diptych.engines.image.canvas import Canvas
+from diptych.engines.image.enlarging import Upscale
+from diptych.engines.image.lane import Lane
 from diptych.engines.image.model import Contexts, ImageModel
 from diptych.engines.image.png import write_png
-from diptych.engines.image.prompting import PicturePrompts, Texts
-from diptych.engines.image.samplers import Sampler
+from diptych.engines.image.prompting import Texts
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(eq=False)
-class Lane:
-    """One picture on its way: latents (1, C, h, w), and the sampler that moves them."""
-
-    run: Run
-    index: int
-    seed: int
-    sampler: Sampler
-    prompts: PicturePrompts
-    contexts: Contexts
-    latents: torch.Tensor
-    final: torch.Tensor | None = None
-    """Where the latest step sees the latents end: what a preview shows."""
-    shown: int = 0
-
-    @property
-    def group(self) -> tuple[int, ...]:
-        """Lanes of equal group fit into one UNet pass."""
-        return (*self.latents.shape, self.contexts.tokens)
-
-    def condition(self, model: ImageModel) -> None:
-        """Take the contexts of the step that comes next, where the prompt changes with the steps."""
-        if self.prompts.changes:
-            self.contexts = self.run.contexts_of(self.prompts.at(self.sampler.step), model)
-
-    def advance(self, prediction: torch.Tensor) -> None:
-        """One step; raises JobFailed when numbers stop being finite."""
-        self.latents, self.final = self.sampler.advance(prediction, self.latents)
-        if not bool(torch.isfinite(self.latents).all()):
-            raise JobFailed(
-                f"picture {self.index}: the latents stopped being finite numbers at step {self.sampler.step} of "
-                f"{self.sampler.steps}; try another sampler, fewer steps or a lower guidance", code="not_finite")
-
-    def preview_due(self) -> bool:
-        """True once at every step that is a multiple of the spec's `preview_every`; never at the last."""
-        every, step = self.run.spec.preview_every, self.sampler.step
-        if not every or step == self.shown or step % every or self.sampler.done:
-            return False
-        self.shown = step
-        return True
+Made = TypeVar("Made")
 
 
 @dataclass(eq=False)
@@ -82,6 +43,10 @@ class Run:
     emit: Callable[[Event], None]
     timeout_seconds: float | None = None
     share: str = ""
+    canvas: Canvas | None = None
+    upscale: Upscale | None = None
+    """What `hires.upscaler` names, where it is an upscaler of the library."""
+    refine: ImageModel | None = None
     cancelled: bool = False
     ended: bool = False
     accepted: float = field(default_factory=time.monotonic)
@@ -93,9 +58,12 @@ class Run:
     unet_seconds: float = 0.0
     decode_seconds: float = 0.0
     _told: int = -1
-    _encoded: tuple[Texts, Contexts] | None = None
+    _encoded: tuple[Texts, ImageModel, Contexts] | None = None
+    _steps_each: int = 0
+    _kept: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._steps_each = steps_of(self.spec)
         self.waiting.extend(index for index in range(self.spec.count) if index not in self.skip)
 
     @property
@@ -105,7 +73,7 @@ class Run:
     @property
     def wanted(self) -> int:
         """Pictures that could take a step now."""
-        return len(self.waiting) + sum(not lane.sampler.done for lane in self.lanes)
+        return len(self.waiting) + sum(not lane.done for lane in self.lanes)
 
     @property
     def complete(self) -> bool:
@@ -114,7 +82,7 @@ class Run:
     @property
     def steps_made(self) -> int:
         """Steps of this attempt."""
-        return self.steps_of_done + sum(lane.sampler.step for lane in self.lanes)
+        return self.steps_of_done + sum(lane.steps_made for lane in self.lanes)
 
     def tell(self, event: Event) -> None:
         """Emit; a listener that fails cancels the run."""
@@ -129,16 +97,25 @@ class Run:
 
     def contexts_of(self, texts: Texts, model: ImageModel) -> Contexts:
         """Embeddings of these texts; pictures that are painted of the same ones share them."""
-        if self._encoded is None or self._encoded[0] != texts:
-            self._encoded = (texts, model.encode(texts))
-        return self._encoded[1]
+        if self._encoded is None or self._encoded[0] != texts or self._encoded[1] is not model:
+            self._encoded = (texts, model, model.encode(texts))
+        return self._encoded[2]
+
+    def once(self, name: str, make: Callable[[], Made]) -> Made:
+        """What `make` made at the first call with this name: the same for all pictures of the run."""
+        if name not in self._kept:
+            self._kept[name] = make()
+        made: Made = self._kept[name]
+        return made
 
     def finish_picture(self, lane: Lane, pixels: np.ndarray) -> None:
         """Write picture and text, tell its path, forget its lane. Raises OSError."""
+        if self.canvas is not None:
+            pixels = self.canvas.finish(pixels)
         path = self.output_dir / f"{lane.index:03d}.png"
         write_png(path, pixels, build_text_chunks(self.spec, lane.index, self.card))
         self.lanes.remove(lane)
-        self.steps_of_done += lane.sampler.steps
+        self.steps_of_done += lane.steps_made
         self.pictures += 1
         height, width = pixels.shape[:2]
         self.tell(ArtifactReady(index=lane.index, path=str(path), seed=lane.seed, width=width, height=height))
@@ -149,8 +126,8 @@ class Run:
         if made == self._told:
             return
         self._told = made
-        steps = self.spec.steps * self.spec.count
-        step = self.spec.steps * len(self.skip) + made
+        steps = self._steps_each * self.spec.count
+        step = self._steps_each * len(self.skip) + made
         eta = None
         if self.started is not None and made:
             eta = (time.monotonic() - self.started) / made * (steps - step)

@@ -24,8 +24,9 @@ from diptych.core.errors import InvalidRequest, JobFailed
 from diptych.engines.image.checkpoint import Parts, load_checkpoint
 from diptych.engines.image.checkpoint_text import TextEncoder
 from diptych.engines.image.conditioning import ClipEncoder
+from diptych.engines.image.conditioning_xl import DoubleEncoder
 from diptych.engines.image.folder import check_layout, load_tokenizer, load_weights, read_json
-from diptych.engines.image.model import Contexts
+from diptych.engines.image.model import Contexts, Moments, Pass
 from diptych.engines.image.prompting import Texts
 
 log = logging.getLogger(__name__)
@@ -37,9 +38,12 @@ LAYOUT = {"unet": ("UNet2DConditionModel",), "text_encoder": ("CLIPTextModel",),
 class StableDiffusion1:
     """The model's parts and the three computations on them. See `ImageModel` for the members."""
 
-    def __init__(self, unet: Any, vae: Any, encoder: ClipEncoder, scheduler_config: Mapping[str, Any]) -> None:
+    def __init__(
+        self, unet: Any, vae: Any, encoder: ClipEncoder | DoubleEncoder, scheduler_config: Mapping[str, Any],
+    ) -> None:
         self.unet = unet
         self.vae = vae
+        self.modules: tuple[torch.nn.Module, ...] = (unet, vae)
         self._encoder = encoder
         self.text_layers = encoder.layers
         self.scheduler_config = scheduler_config
@@ -62,15 +66,22 @@ class StableDiffusion1:
     def encode(self, texts: Texts) -> Contexts:
         return self._encoder(texts)
 
-    def predict(
-        self, latents: torch.Tensor, timesteps: torch.Tensor, contexts: torch.Tensor, guidance: torch.Tensor
-    ) -> torch.Tensor:
+    def predict(self, rows: Pass) -> torch.Tensor:
         condition = None
         if self._guidance_features is not None:
-            condition = guidance_embedding(guidance - 1.0, self._guidance_features).to(self.device, self.dtype)
+            condition = guidance_embedding(rows.guidance - 1.0, self._guidance_features).to(self.device, self.dtype)
+        latents = rows.latents if rows.extra is None else torch.cat([rows.latents, rows.extra], dim=1)
         prediction: torch.Tensor = self.unet(
-            latents, timesteps, encoder_hidden_states=contexts, timestep_cond=condition, return_dict=False)[0]
+            latents, rows.timesteps, encoder_hidden_states=rows.contexts, timestep_cond=condition,
+            down_block_additional_residuals=rows.down or None, mid_block_additional_residual=rows.mid,
+            return_dict=False)[0]
         return prediction
+
+    def encode_picture(self, pixels: np.ndarray, hidden: np.ndarray | None = None) -> Moments:
+        values = 2 * torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1)[None] / 255 - 1
+        if hidden is not None:
+            values[:, :, torch.from_numpy(hidden)] = 0
+        return encoded(self.vae, values.to(self.device))
 
     def decode(self, latents: torch.Tensor) -> np.ndarray:
         pixels = self.vae.decode(latents / self.vae.config.scaling_factor, return_dict=False)[0][0]
@@ -78,6 +89,16 @@ class StableDiffusion1:
             raise JobFailed("the VAE's picture has values that are not finite numbers", code="not_finite")
         picture: np.ndarray = (pixels / 2 + 0.5).clamp(0, 1).permute(1, 2, 0).float().cpu().numpy()
         return np.asarray((picture * 255).round(), dtype=np.uint8)
+
+
+def encoded(vae: Any, values: torch.Tensor) -> Moments:
+    """Values (1, 3, height, width) from -1 to 1 as the encoder of a VAE of diffusers sees them."""
+    scale = vae.config.scaling_factor
+    output = vae.encode(values.to(vae.dtype))
+    if not hasattr(output, "latent_dist"):
+        return Moments(output.latents * scale, None)
+    spread = output.latent_dist
+    return Moments(spread.mean * scale, spread.std * scale)
 
 
 def guidance_embedding(scale: torch.Tensor, features: int) -> torch.Tensor:

@@ -11,10 +11,13 @@ import torch
 
 
 class Sampler(ABC):
-    """One picture's way from the first noise to the last latents; its random numbers are its own."""
+    """One picture's way from the first noise to the last latents; its random numbers are its own.
 
-    def __init__(self, steps: int, seed: int) -> None:
-        self.steps = steps
+    With `skip`, so many of the steps count as made: it starts from latents of a picture, not from noise alone.
+    """
+
+    def __init__(self, steps: int, seed: int, skip: int = 0) -> None:
+        self.steps, self.skip = steps, skip
         self._generator = torch.Generator("cpu").manual_seed(seed)
 
     @property
@@ -29,11 +32,20 @@ class Sampler(ABC):
     @property
     @abstractmethod
     def step(self) -> int:
-        """Steps done as the user counts them: samplers of second order call the model about twice per step."""
+        """Steps done as the user counts them, those skipped included: samplers of second order call the model about
+        twice per step."""
+
+    def draw(self, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+        """Standard normal numbers, drawn on the CPU, so that a seed means the same picture on every device."""
+        return torch.randn(shape, generator=self._generator, dtype=dtype).to(device)
 
     @abstractmethod
-    def start(self, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> torch.Tensor:
-        """Initial latents: noise drawn on the CPU, so that a seed means the same picture on every device."""
+    def start(self, noise: torch.Tensor, origin: torch.Tensor | None = None) -> torch.Tensor:
+        """The first latents: `noise` alone, or latents `origin` with as much noise as the steps skipped leave."""
+
+    @abstractmethod
+    def noised(self, origin: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """Latents `origin` with as much noise as those have that the model sees next; without any at the end."""
 
     @abstractmethod
     def scale(self, latents: torch.Tensor) -> torch.Tensor:
@@ -52,9 +64,10 @@ class SchedulerSampler(Sampler):
 
     def __init__(
         self, scheduler: Any, steps: int, seed: int, options: dict[str, float], noise_scale: float | None = None,
+        skip: int = 0,
     ) -> None:
         """`scheduler` has its timesteps set."""
-        super().__init__(steps, seed)
+        super().__init__(steps, seed, skip)
         self._scheduler = scheduler
         self._noise_scale = noise_scale
         parameters = inspect.signature(scheduler.step).parameters
@@ -63,9 +76,9 @@ class SchedulerSampler(Sampler):
             self._options["generator"] = self._generator
         if hasattr(scheduler, "set_begin_index"):
             # Without it, two equal timesteps at the beginning make the scheduler begin at the second.
-            scheduler.set_begin_index(0)
+            scheduler.set_begin_index(skip * scheduler.order)
         self._timesteps: list[float] = [float(t) for t in scheduler.timesteps]
-        self._position = 0
+        self._position = skip * int(scheduler.order)
 
     @property
     def timestep(self) -> float:
@@ -79,10 +92,18 @@ class SchedulerSampler(Sampler):
     def step(self) -> int:
         return self.steps * self._position // len(self._timesteps)
 
-    def start(self, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> torch.Tensor:
-        noise = torch.randn(shape, generator=self._generator, dtype=dtype).to(device)
+    def start(self, noise: torch.Tensor, origin: torch.Tensor | None = None) -> torch.Tensor:
+        if origin is not None:
+            return self.noised(origin, noise)
         scaled: torch.Tensor = noise * self._scheduler.init_noise_sigma
         return scaled
+
+    def noised(self, origin: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        if self.done:
+            return origin
+        here = self._scheduler.timesteps[self._position:self._position + 1]
+        latents: torch.Tensor = self._scheduler.add_noise(origin, noise, here)
+        return latents
 
     def scale(self, latents: torch.Tensor) -> torch.Tensor:
         scaled: torch.Tensor = self._scheduler.scale_model_input(latents, self._scheduler.timesteps[self._position])

@@ -94,10 +94,10 @@ class SamplerFactory:
             raise InvalidRequest("zero_terminal_snr is true, but this model predicts noise (epsilon), and from noise "
                                  "alone nothing can be told; v_prediction models can", param="zero_terminal_snr")
 
-    def build(self, spec: ImageSpec, seed: int) -> Sampler:
-        """A fresh sampler for one picture."""
+    def build(self, spec: ImageSpec, seed: int, skip: int = 0) -> Sampler:
+        """A fresh sampler for one picture, for which `skip` of the steps count as made."""
         if spec.sampler not in SCHEDULERS:
-            return self._solver(spec, seed)
+            return self._solver(spec, seed, skip)
         _, options = SCHEDULERS[spec.sampler]
         if spec.sampler == "DPM++ SDE":
             options = {**options, "noise_sampler_seed": seed}
@@ -110,7 +110,7 @@ class SamplerFactory:
             step_options["s_noise"] = spec.s_noise
         elif spec.s_noise is not None and options.get("algorithm_type") == SDE["algorithm_type"]:
             scale = spec.s_noise
-        return SchedulerSampler(scheduler, spec.steps, seed, step_options, scale)
+        return SchedulerSampler(scheduler, spec.steps, seed, step_options, scale, skip)
 
     def _scheduler(self, kind: Any, spec: ImageSpec, options: Mapping[str, Any]) -> Any:
         """A scheduler of this class with the spec's schedule and its timesteps set."""
@@ -127,26 +127,28 @@ class SamplerFactory:
         scheduler.set_timesteps(spec.steps)
         return scheduler
 
-    def _solver(self, spec: ImageSpec, seed: int) -> Sampler:
+    def _solver(self, spec: ImageSpec, seed: int, skip: int) -> Sampler:
         levels = Levels(self._scheduler(diffusers.EulerDiscreteScheduler, spec, {"final_sigmas_type": "zero"}))
         random = {name: value for name in RANDOMNESS if (value := getattr(spec, name)) is not None}
         random.setdefault("eta", ETA.get(spec.sampler, 1.0))
         initial = None
+        sigmas, steps = levels.sigmas[skip:], spec.steps - skip
         solve: Callable[[torch.Tensor, Randomness], Solver]
         if spec.sampler in ON_LEVELS:
             follow = ON_LEVELS[spec.sampler]
-            solve = lambda x, given: follow(x, levels.sigmas, given)  # noqa: E731
+            solve = lambda x, given: follow(x, sigmas, given)  # noqa: E731
         elif spec.sampler == "Restart":
-            pairs = schedules.restart_steps(spec.steps, Bounds(levels.sigmas[0], levels.sigmas[-2], spec.rho))
+            pairs = schedules.restart_steps(steps, Bounds(sigmas[0], sigmas[-2], spec.rho))
             solve = lambda x, given: solvers.restart(x, pairs, given)  # noqa: E731
         else:
             high, low = spec.sigma_max or levels.high, spec.sigma_min or levels.low
             initial = high if levels.spacing in ("linspace", "trailing") else (high ** 2 + 1) ** 0.5
+            first = sigmas[0] if skip else high
             if spec.sampler == "DPM fast":
-                solve = lambda x, given: solvers.dpm_fast(x, high, low, spec.steps, given)  # noqa: E731
+                solve = lambda x, given: solvers.dpm_fast(x, first, low, steps, given)  # noqa: E731
             else:
-                solve = lambda x, given: solvers.dpm_adaptive(x, high, low, given)  # noqa: E731
-        return SolverSampler(levels, spec.steps, seed, solve, random, initial)
+                solve = lambda x, given: solvers.dpm_adaptive(x, first, low, given)  # noqa: E731
+        return SolverSampler(levels, spec.steps, seed, solve, random, initial, skip)
 
 
 def _levels(

@@ -46,10 +46,10 @@ class SolverSampler(Sampler):
 
     def __init__(
         self, levels: Levels, steps: int, seed: int, solve: Callable[[torch.Tensor, Randomness], Solver],
-        randomness: dict[str, float], initial: float | None = None,
+        randomness: dict[str, float], initial: float | None = None, skip: int = 0,
     ) -> None:
         """`initial` is the first latents' scale, where the solver does not begin at the schedule's first level."""
-        super().__init__(steps, seed)
+        super().__init__(steps, seed, skip)
         self._levels = levels
         self._solve = solve
         self._random = Randomness(self._noise, **randomness)
@@ -69,14 +69,21 @@ class SolverSampler(Sampler):
 
     @property
     def step(self) -> int:
-        return int(self.steps * self._fraction + 1e-6)
+        return self.skip + int((self.steps - self.skip) * self._fraction + 1e-6)
 
-    def start(self, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> torch.Tensor:
-        self._dtype = dtype
-        noise = torch.randn(shape, generator=self._generator, dtype=dtype).to(device).float()
-        self._solver = self._solve(noise * self._initial, self._random)
+    def start(self, noise: torch.Tensor, origin: torch.Tensor | None = None) -> torch.Tensor:
+        self._dtype = noise.dtype
+        first = noise.float() * self._initial
+        if origin is not None:
+            first = origin.float() + noise.float() * self._levels.sigmas[self.skip]
+        self._solver = self._solve(first, self._random)
         latents, self._sigma, self._fraction = next(self._solver)
         return latents
+
+    def noised(self, origin: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        if self.done:
+            return origin
+        return origin.float() + noise.float() * self._sigma
 
     def scale(self, latents: torch.Tensor) -> torch.Tensor:
         return (latents / math.sqrt(self._sigma ** 2 + 1)).to(self._dtype)
