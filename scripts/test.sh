@@ -5,5 +5,7 @@ set -eu
 cd "$(dirname "$0")/.."
 DIPTYCH_TEST_CACHE=${DIPTYCH_TEST_CACHE:-$PWD/.venv/test-cache}
 export DIPTYCH_TEST_CACHE
+# Tests start some hundred processes of ours: each would compile our sources anew.
+unset PYTHONDONTWRITEBYTECODE
 # shellcheck disable=SC2086
 exec .venv/bin/python -m pytest -n "${WORKERS:-2}" --dist loadfile ${ARGS:-}

@@ -19,7 +19,7 @@ from diptych.core.specs import ImageSpec
 from diptych.store import database
 from diptych.store.jobs import JobStore
 from diptych.store.measurements import Measurements
-from diptych.store.tables import metadata
+from diptych.store.tables import whole_metadata
 
 SPEC = ImageSpec(prompt="a cat", seed=1, count=3)
 MIGRATIONS = Path(database.__file__).parent / "migrations"
@@ -204,7 +204,7 @@ def test_head_is_the_newest_migration_and_makes_the_tables(store: JobStore) -> N
     config.set_main_option("script_location", str(MIGRATIONS))
     assert ScriptDirectory.from_config(config).get_heads() == [database.HEAD]
     with store.database.engine.connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+        assert compare_metadata(MigrationContext.configure(connection), whole_metadata()) == []
 
 
 def test_alembic_is_imported_only_when_there_is_something_to_migrate(store: JobStore, url: str) -> None:
@@ -243,4 +243,4 @@ def test_a_file_that_is_no_database(tmp_path: Path) -> None:
 
 
 def test_the_tables_are_all_there(store: JobStore, url: str) -> None:
-    assert set(inspect(create_engine(url)).get_table_names()) == {*metadata.tables, "alembic_version"}
+    assert set(inspect(create_engine(url)).get_table_names()) == {*whole_metadata().tables, "alembic_version"}

@@ -84,11 +84,13 @@ def run_server(settings: Settings, *, until_eof: bool = False) -> None:
         CliError: the port or the data folder is taken or cannot be used.
     """
     from diptych.cli.address import exclusive, published
+    from diptych.core.spared import spared
 
     settings = settings.model_copy(update={"data_dir": settings.data_dir.expanduser().resolve()})
     with exclusive(settings.data_dir):
-        from diptych.app import prepare
-        from diptych.app import serve as serve_app
+        with spared():
+            from diptych.app import prepare
+            from diptych.app import serve as serve_app
 
         prepare(settings)
         settings = settings.model_copy(update={"port": settings.port or free_port(settings.host)})

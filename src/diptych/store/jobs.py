@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 from sqlalchemy import Boolean, ColumnElement, Connection, bindparam, func, select, update
@@ -12,7 +13,7 @@ from sqlalchemy.engine import RowMapping
 
 from diptych.core.errors import Conflict, NotFound
 from diptych.core.jobs import Artifact, Job, JobState, Priority
-from diptych.core.specs import ImageSpec
+from diptych.core.specs import JobSpec
 from diptych.store.database import Database
 from diptych.store.intake import Entry, Intake
 from diptych.store.lines import QueueReader, change_of, count, queued_total, size_of, with_one_less
@@ -45,7 +46,7 @@ class JobStore(QueueReader):
         self.database.close()
 
     def submit(
-        self, spec: ImageSpec, *, caller: str, priority: Priority, timeout_seconds: float, max_attempts: int,
+        self, spec: JobSpec, *, caller: str, priority: Priority, timeout_seconds: float, max_attempts: int,
         limit: int, id: str | None = None,
     ) -> Job:
         """Accept a job, under an id that the caller may have drawn with `new_id`. When this returns, it is on disk.
@@ -92,7 +93,7 @@ class JobStore(QueueReader):
         """Take a queued job to run: counts the attempt before it begins. None when it is no longer queued, or when
         another gateway takes it this moment."""
         with self.database.each() as connection:
-            row = connection.execute(_CLAIM[connection.dialect.name], {
+            row = connection.execute(_claim(connection.dialect.name), {
                 "job": id, "me": self.owner, "begun": now(), "free": not self.joined}).mappings().one_or_none()
             if row is None:
                 return None
@@ -226,6 +227,7 @@ def _over(row: RowMapping) -> dict[str, Any]:
             "error": "the server ended during each of its attempts to run this job"}
 
 
+@cache
 def _claim(dialect: str) -> Any:
     made = select(artifacts.c.id).where(artifacts.c.job_id == bindparam("job")).limit(1).scalar_subquery()
     lives = select(gateways.c.id).where(gateways.c.id == bindparam("me")).exists()
@@ -240,4 +242,3 @@ def _claim(dialect: str) -> Any:
 
 
 _LINE = (jobs.c.priority, jobs.c.caller, jobs.c.model, jobs.c.shape, jobs.c.pictures, jobs.c.steps)
-_CLAIM = {dialect: _claim(dialect) for dialect in ("sqlite", "postgresql")}

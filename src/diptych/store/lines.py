@@ -5,15 +5,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
 from itertools import groupby
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Select, func, literal, select, text, true, union_all
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import RowMapping
 
 from diptych.core.jobs import Job, Priority
-from diptych.core.specs import ImageSpec
+from diptych.core.painting import shape_of, steps_of
+from diptych.core.specs import JobSpec
 from diptych.store.database import Database
 from diptych.store.records import job_of
 from diptych.store.tables import IS_QUEUED, jobs, queue_lines
@@ -68,9 +70,9 @@ class Waiting:
 _BRIEF = (jobs.c.seq, jobs.c.id, jobs.c.priority, jobs.c.caller, jobs.c.model, jobs.c.shape)
 
 
-def size_of(spec: ImageSpec) -> dict[str, Any]:
+def size_of(spec: JobSpec) -> dict[str, Any]:
     """What a job's row says about its work."""
-    return {"shape": f"{spec.width}x{spec.height}", "pictures": spec.count, "steps": spec.steps * spec.count}
+    return {"shape": shape_of(spec), "pictures": spec.count, "steps": steps_of(spec) * spec.count}
 
 
 def change_of(row: Mapping[str, Any] | RowMapping, sign: int) -> tuple[LineKey, Amount]:
@@ -87,7 +89,7 @@ def count(connection: Connection, changes: Iterable[tuple[LineKey, Amount]]) -> 
         total[key] = Amount(old.queued + amount.queued, old.pictures + amount.pictures, old.steps + amount.steps)
     if total:
         rows = [{**key._asdict(), **total[key]._asdict()} for key in sorted(total)]
-        connection.execute(_ADD[connection.dialect.name], rows)
+        connection.execute(_add(connection.dialect.name), rows)
 
 
 def with_one_less(taken: Any) -> Any:
@@ -99,20 +101,25 @@ def with_one_less(taken: Any) -> Any:
     found = taken.cte("taken")
     less = [found.c.priority, found.c.caller, found.c.model, found.c.shape, literal(-1), -found.c.pictures,
             -found.c.steps]
-    counted = _upsert(postgresql, select(*less)).cte("counted")
+    counted = _upsert("postgresql", select(*less)).cte("counted")
     hurry = func.set_config("synchronous_commit", "off", True).label("hurry")
     return select(*found.c, hurry).add_cte(counted)
 
 
-def _upsert(dialect: Any, rows: Any = None) -> Any:
-    statement = dialect.insert(queue_lines)
+def _upsert(dialect: str, rows: Any = None) -> Any:
+    # Only the one that is used is imported: PostgreSQL's is a part of the time that a start takes.
+    statement = import_module(f"sqlalchemy.dialects.{dialect}").insert(queue_lines)
     if rows is not None:
         statement = statement.from_select([*LineKey._fields, *Amount._fields], rows)
     added = {name: queue_lines.c[name] + statement.excluded[name] for name in Amount._fields}
     return statement.on_conflict_do_update(index_elements=list(LineKey._fields), set_=added)
 
 
-_ADD = {"sqlite": _upsert(sqlite), "postgresql": _upsert(postgresql)}
+@cache
+def _add(dialect: str) -> Any:
+    return _upsert(dialect)
+
+
 _TOTAL = select(func.coalesce(func.sum(queue_lines.c.queued), 0))
 
 
@@ -120,6 +127,7 @@ def queued_total(connection: Connection) -> int:
     return int(connection.scalar(_TOTAL) or 0)
 
 
+@cache
 def _heads(dialect: str) -> Select[Any]:
     line = select(queue_lines.c.priority, queue_lines.c.caller, queue_lines.c.model).where(
         queue_lines.c.queued > 0).distinct().subquery("line")
@@ -132,9 +140,6 @@ def _heads(dialect: str) -> Select[Any]:
         return select(found).select_from(line.join(found, true())).order_by(found.c.seq)
     seqs = select(first.with_only_columns(one.c.seq).scalar_subquery()).select_from(line)
     return select(*_BRIEF).where(jobs.c.seq.in_(seqs), IS_QUEUED).order_by(jobs.c.seq)
-
-
-_HEADS = {dialect: _heads(dialect) for dialect in _ADD}
 
 
 class QueueReader:
@@ -152,7 +157,7 @@ class QueueReader:
     def heads(self) -> list[Waiting]:
         """For every priority, caller and model, the queued job that came first."""
         with self.database.read() as connection:
-            return _brief(connection.execute(_HEADS[connection.dialect.name]))
+            return _brief(connection.execute(_heads(connection.dialect.name)))
 
     def waiting(self, ids: Iterable[str]) -> list[Waiting]:
         """Those of `ids` that are queued."""

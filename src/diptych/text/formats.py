@@ -7,13 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llguidance.gbnf_to_lark import GbnfToLarkError, any_to_lark
-
 from diptych.core.chat import OutputFormat
 from diptych.core.errors import InvalidRequest
 from diptych.text.formats_json import json_fault
-from diptych.text.formats_xml import xml_form
-from diptych.text.formats_yaml import yaml_form
 from diptych.text.grammar import allows, check, literal
 from diptych.text.schema import JsonSchema, compile_schema
 
@@ -39,13 +35,24 @@ def form_of(asked: OutputFormat) -> Form:
     makers: dict[str, Callable[[Any, str], Form]] = {
         "json_object": lambda value, where: _json({"type": "object"}, where),
         "json_schema": _json, "regex": _regex, "choice": _choice, "lark": _lark, "gbnf": _gbnf,
-        "xml": lambda value, where: _document(*xml_form(value, where), where),
-        "yaml": lambda value, where: _document(*yaml_form(value, where), where)}
+        "xml": _xml, "yaml": _yaml}
     try:
         return makers[asked.kind](asked.value, asked.field)
     except RecursionError:
         raise InvalidRequest(f"{asked.field} refers to itself without end", param=asked.field,
                              code="unsupported_schema") from None
+
+
+def _xml(value: Any, where: str) -> Form:
+    from diptych.text.formats_xml import xml_form  # its parser is needed by few, and is long in the loading
+
+    return _document(*xml_form(value, where), where)
+
+
+def _yaml(value: Any, where: str) -> Form:
+    from diptych.text.formats_yaml import yaml_form
+
+    return _document(*yaml_form(value, where), where)
 
 
 def _whole(rules: str) -> str:
@@ -113,6 +120,8 @@ def _lark(value: Any, where: str) -> Form:
 
 
 def _gbnf(value: Any, where: str) -> Form:
+    from llguidance.gbnf_to_lark import GbnfToLarkError, any_to_lark
+
     text = _text(value, where)
     try:
         grammar = any_to_lark(_ESCAPE.sub(_character, text))

@@ -7,8 +7,6 @@ import re
 from functools import lru_cache
 from typing import Any
 
-import llguidance
-
 from diptych.core.errors import InvalidRequest
 
 END = 256
@@ -36,16 +34,22 @@ class _Bytes:
 @lru_cache(maxsize=1)
 def byte_tokenizer() -> Any:
     """A vocabulary of the 256 bytes and an end: what a grammar allows does not depend on the model's own."""
+    import llguidance
+
     return llguidance.LLTokenizer(llguidance.TokenizerWrapper(_Bytes()), n_vocab=END + 1)
 
 
 def limits() -> Any:
     """What the work on one grammar is held to, so that no request keeps the server busy."""
+    import llguidance
+
     return llguidance.LLParserLimits(verbose_errors=False)
 
 
 def fault_of(grammar: str) -> str | None:
     """Why `grammar` is not valid, on one line; None where it is. Takes milliseconds, without Python's lock."""
+    import llguidance
+
     if len(grammar) > MAX_GRAMMAR:
         return f"it has {len(grammar)} characters, at most {MAX_GRAMMAR} are taken"
     matcher = llguidance.LLMatcher(byte_tokenizer(), grammar, log_level=0, limits=limits())
@@ -70,6 +74,8 @@ def told(message: str) -> str:
 
 def allows(grammar: str, text: str | bytes) -> bool:
     """Whether `grammar` allows exactly this text."""
+    import llguidance
+
     matcher = llguidance.LLMatcher(byte_tokenizer(), grammar, log_level=0, limits=limits())
     raw = text.encode() if isinstance(text, str) else text
     return bool(not matcher.is_error() and matcher.try_consume_tokens(list(raw)) == len(raw)
