@@ -23,6 +23,7 @@ def chunked(pieces: Iterable[tuple[Sequence[int], float] | None], size: int) -> 
 
     Args:
         pieces: tokens and their common weight; None where a new chunk has to begin, even if that leaves one empty.
+            Negative tokens are those of one embedding, which stays together where it fits into a chunk.
     """
     chunks: list[Chunk] = []
     tokens: list[int] = []
@@ -37,6 +38,9 @@ def chunked(pieces: Iterable[tuple[Sequence[int], float] | None], size: int) -> 
         if piece is None:
             end()
             continue
+        together = bool(piece[0]) and piece[0][0] < 0 and len(piece[0]) <= size
+        if together and len(tokens) + len(piece[0]) > size:
+            end()
         for token in piece[0]:
             if len(tokens) == size:
                 end()

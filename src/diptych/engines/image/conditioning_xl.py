@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
+from diptych.engines.image.adapters.names import TEXT, TEXT_2
 from diptych.engines.image.conditioning import ClipEncoder, Encoded
 from diptych.engines.image.model import Contexts
 from diptych.engines.image.prompting import Texts
@@ -37,17 +38,23 @@ class DoubleEncoder:
     def __init__(self, encoders: Sequence[InnerClipEncoder], zeros: bool) -> None:
         self._encoders = encoders
         self._zeros = zeros
+        for encoder, part in zip(encoders, (TEXT, TEXT_2)[-len(encoders):], strict=True):
+            encoder.part = part
         self.layers: int = min(encoder.layers for encoder in encoders) - 1
         self.pooled_width: int = encoders[-1].width
+
+    @property
+    def parts(self) -> tuple[ClipEncoder, ...]:
+        return tuple(self._encoders)
 
     def __call__(self, texts: Texts) -> Contexts:
         """Embeddings of all texts, padded with empty chunks to the length of the longest; each text's summary is that
         of its first chunk."""
         rows = [encoder.rows(texts) for encoder in self._encoders]
         longest = max(len(chunks) for one in rows for chunks in one)
-        hidden = torch.cat([encoder.embed(one, longest, texts.clip_skip)
+        hidden = torch.cat([encoder.embed(one, longest, texts)
                             for encoder, one in zip(self._encoders, rows, strict=True)], dim=-1)
-        pooled = self._encoders[-1].pooled([chunks[0] for chunks in rows[-1]], texts.clip_skip)
+        pooled = self._encoders[-1].pooled([chunks[0] for chunks in rows[-1]], texts)
         negative, negative_pooled = hidden[-1:], pooled[-1:]
         if self._zeros and not any((segment.text or "").strip() for segment in texts.negative):
             negative, negative_pooled = torch.zeros_like(negative), torch.zeros_like(negative_pooled)

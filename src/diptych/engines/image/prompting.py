@@ -14,13 +14,16 @@ from diptych.prompts.schedule import Segment, Segments, at_step, changes
 class Texts:
     """One step's texts: a condition for each part between AND, with its weight, and the negative prompt.
 
-    `clip_skip`: the text encoder's layer, counted from the last, which is 1.
+    `clip_skip`: the text encoder's layer, counted from the last, which is 1. `adapters`: keys of those in the text
+    encoders, with their weights. `words`: those that are embeddings, in small letters, and the tokens of each.
     """
 
     positive: tuple[Segments, ...]
     weights: tuple[float, ...]
     negative: Segments
     clip_skip: int = 1
+    adapters: tuple[tuple[str, float], ...] = ()
+    words: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
 
 def plain_texts(prompt: str, negative_prompt: str = "") -> Texts:
