@@ -62,6 +62,15 @@ class Api:
                 raise _server_error(answer)
             return answer.json()
 
+    def upload_picture(self, data: bytes, kind: str) -> str:
+        """Send a picture to work on; its id. Raises `ServerError`."""
+        with self._faults():
+            answer = self._http.post(
+                "/api/inputs", content=data, headers={"Content-Type": f"image/{kind}"}, timeout=LONG)
+            if answer.is_error:
+                raise _server_error(answer)
+            return str(answer.json()["id"])
+
     def bytes(self, url: str) -> bytes:
         """The content at `url`, which may be relative to the server's address."""
         with self._faults():

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from diptych.cli import image_options as canvas
 from diptych.cli.options import AsJson, DataDir, Server, parse_size
 from diptych.core.samplers import SAMPLERS, SCHEDULES
 
@@ -31,7 +32,8 @@ def image(
                                  "Default: drawn.")] = None,
     size: Annotated[
         str | None,
-        typer.Option(metavar="WxH", show_default=False, help="Pixels, e.g. 128x128. Default: the model's own size."),
+        typer.Option(metavar="WxH", show_default=False, help="Pixels, e.g. 128x128. Default: the model's own size; "
+                     "with --init, see docs/pictures.md."),
     ] = None,
     guidance: Annotated[
         float | None,
@@ -50,11 +52,26 @@ def image(
         bool, typer.Option("--plain", help="Brackets and other signs of the prompt language mean themselves.")] = False,
     model: Annotated[
         str | None, typer.Option(show_default=False, help="Image model, by its id. Default: starter.")] = None,
+    init: canvas.Init = None,
+    strength: canvas.Strength = None,
+    resize_mode: canvas.ResizeMode = None,
+    mask: canvas.MaskFile = None,
+    mask_shape: canvas.MaskShape = None,
+    mask_pixels: canvas.MaskPixels = False,
+    mask_invert: canvas.MaskInvert = False,
+    mask_blur: canvas.MaskBlur = None,
+    mask_grow: canvas.MaskGrow = None,
+    mask_feather: canvas.MaskFeather = None,
+    mask_fill: canvas.MaskFill = None,
+    only_masked: canvas.OnlyMasked = None,
+    outpaint: canvas.Outpaint = None,
+    color_correction: canvas.ColorCorrection = False,
     server: Server = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make pictures from a prompt.
+    """Make pictures from a prompt, and from a picture (--init): another like it, parts of it anew (--mask,
+    --mask-shape), or more of it (--outpaint).
 
     Prints the files' paths. Ctrl-C cancels the job."""
     from diptych.cli.connect import connected
@@ -70,7 +87,13 @@ def image(
     pixels = parse_size(size)
     if pixels:
         given |= {"width": pixels[0], "height": pixels[1]}
+    masked = canvas.mask_fields(
+        mask, mask_shape, mask_pixels, mask_invert, only_masked, blur=mask_blur, grow=mask_grow, feather=mask_feather,
+        fill=mask_fill)
     with connected(server, data_dir) as api:
+        given |= canvas.canvas_fields(
+            api, init=init, strength=strength, resize_mode=resize_mode, mask=masked, outpaint=outpaint,
+            color_correction=color_correction)
         job = run_job(api, {name: value for name, value in given.items() if value is not None})
         files = save(api, job, output)
     if as_json:

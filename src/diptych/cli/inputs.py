@@ -37,11 +37,17 @@ def picture_url(value: str, option: str) -> str:
     """A `data:` URL of a file; URLs go to the server as they are. Raises CliError."""
     if value.startswith(("http://", "https://", "data:")):
         return value
-    raw = _read(value, option)
+    raw, kind = read_picture(value, option)
+    return f"data:image/{kind};base64,{base64.b64encode(raw).decode()}"
+
+
+def read_picture(path: str, option: str) -> tuple[bytes, str]:
+    """A file, and which of the kinds in `PICTURES` it is. Raises CliError."""
+    raw = _read(path, option)
     kind = next((kind for start, kind in PICTURES.items() if raw.startswith(start)), None)
     if kind is None:
-        raise CliError(f"{option}: {value} is no picture: PNG, JPEG, WebP, GIF or BMP", status=USAGE)
-    return f"data:image/{kind};base64,{base64.b64encode(raw).decode()}"
+        raise CliError(f"{option}: {path} is no picture: PNG, JPEG, WebP, GIF or BMP", status=USAGE)
+    return raw, kind
 
 
 def document(value: str, option: str) -> dict[str, str]:
