@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import importlib
 import secrets
-from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,6 +16,7 @@ from diptych.core.painting import stages_of
 from diptych.core.protocol import LoadRequest, RunRequest
 from diptych.core.specs import ImageSpec
 from diptych.engines.base import Emit
+from diptych.engines.image.accepting import device_of, dtype_of, made_folder, picture_spec
 from diptych.engines.image.batcher import Batcher
 from diptych.engines.image.canvas import Canvas
 from diptych.engines.image.companions import Companions
@@ -27,7 +27,8 @@ from diptych.engines.image.samplers import SamplerFactory
 from diptych.engines.image.starting import canvas_of
 
 DEFAULT_BATCH = 16
-DTYPES = ("float32", "float16", "bfloat16")
+PIPELINE = "pipeline"
+"""The family of models that are painted by diffusers' own pipelines."""
 # A warm spare waits with its libraries imported, so the usual family is imported with the engine.
 importlib.import_module(f"{__package__}.sd1")
 
@@ -44,15 +45,20 @@ class ImageEngine:
         self._samplers: SamplerFactory | None = None
         self._batcher: Batcher | None = None
         self._companions = Companions()
+        self._whole: Any = None
+        """The engine that paints with a whole pipeline of diffusers, where the model is of a family without a file."""
 
     def load(self, request: LoadRequest) -> None:
-        if self._batcher is not None:
+        if self._batcher is not None or self._whole is not None:
             raise Conflict("this runner holds a model already")
         torch.set_num_threads(request.threads)
+        if request.card.family == PIPELINE:
+            whole = importlib.import_module(f"{__package__}.{PIPELINE}").PipelineEngine()
+            whole.load(request)
+            self._whole = whole
+            return
         load_model = _family(request.card.family)
-        name = str(request.options.get("device", "cpu"))
-        device = torch.device(name.replace("rocm", "cuda"))  # torch calls AMD's devices so, too
-        model = load_model(request.card.path, device, _dtype(request.options.get("dtype", DTYPES[0])))
+        model = load_model(request.card.path, device_of(request.options), dtype_of(request.options))
         self._model = model
         self._card = request.card.model_copy(
             update={"size": request.card.size or model.size, "multiple": request.card.multiple or model.multiple})
@@ -63,25 +69,28 @@ class ImageEngine:
 
     @property
     def threads(self) -> int | None:
+        if self._whole is not None:
+            return int(self._whole.threads)
         return None if self._batcher is None else self._batcher.threads
 
     def set_threads(self, threads: int) -> None:
+        if self._whole is not None:
+            self._whole.set_threads(threads)
         if self._batcher is not None:
             self._batcher.set_threads(threads)
 
     def passes(self) -> dict[str, int]:
+        if self._whole is not None:
+            return dict(self._whole.passes())
         return {} if self._batcher is None else self._batcher.passes
 
     def submit(self, request: RunRequest, emit: Emit) -> None:
+        if self._whole is not None:
+            self._whole.submit(request, emit)
+            return
         if self._batcher is None or self._samplers is None or self._card is None or self._model is None:
             raise Unavailable("this runner holds no model")
-        spec = request.spec
-        if not isinstance(spec, ImageSpec):
-            raise InvalidRequest(f"kind is {spec.kind!r}, but this runner makes pictures", param="kind")
-        if request.output_dir is None:
-            raise InvalidRequest("output_dir is missing: a picture needs a folder", param="output_dir")
-        if wrong := [index for index in request.skip if not 0 <= index < spec.count]:
-            raise InvalidRequest(f"skip has {wrong[0]}, but count is {spec.count}", param="skip")
+        spec = picture_spec(request)
         check(spec, self._card)
         canvas = canvas_of(spec, request.files, self._model)
         spec = self._complete(spec, canvas)
@@ -90,20 +99,18 @@ class ImageEngine:
             self._samplers.check(stage.spec)
             self._check_prompts(stage.spec)
         refine = self._refiner(spec, request)
-        folder = Path(request.output_dir)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            code = "disk_full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "write_failed"
-            raise Unavailable(f"the job's folder cannot be made: {error.strerror}", code=code) from error
         self._batcher.add(Run(
-            request.id, spec, self._card, folder, frozenset(request.skip), emit, request.timeout_seconds,
+            request.id, spec, self._card, made_folder(request), frozenset(request.skip), emit, request.timeout_seconds,
             request.share, canvas, refine=refine))
 
     def cancel(self, id: str) -> bool:
+        if self._whole is not None:
+            return bool(self._whole.cancel(id))
         return self._batcher is not None and self._batcher.cancel(id)
 
     def close(self) -> None:
+        if self._whole is not None:
+            self._whole.close()
         if self._batcher is not None:
             self._batcher.close()
             self._batcher = self._model = self._samplers = None
@@ -147,14 +154,6 @@ class ImageEngine:
                 f"refiner.model is {card.id!r}, whose latents are of another kind than this model's",
                 param="refiner.model")
         return found
-
-
-def _dtype(name: object) -> torch.dtype:
-    """Raises InvalidRequest."""
-    if name not in DTYPES:
-        raise InvalidRequest(f"option dtype is {name!r}, not one of {', '.join(DTYPES)}", param="dtype")
-    found: torch.dtype = getattr(torch, str(name))
-    return found
 
 
 def _family(name: str) -> LoadModel:

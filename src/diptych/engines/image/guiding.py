@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import torch
 
+from diptych.core.size_hints import SizeHints
+from diptych.engines.image.control.rows import controlled, rows_of
 from diptych.engines.image.lane import Lane
 from diptych.engines.image.model import ImageModel, Pass
 from diptych.engines.image.passes import PassMemory
@@ -31,6 +33,7 @@ class Predictor:
         made, counts = _assembled(model, lanes)
         width, height = size_of(lanes[0])
         with self._memory.measured(f"{width}x{height}x{len(lanes)}"):
+            made = controlled(made, rows_of(lanes, counts), (width, height), most=2 * len(lanes))
             rows = _predicted(model, made, most=2 * len(lanes))
         parts = torch.split(rows, counts)
         seconds = (time.monotonic() - began) / len(made)
@@ -49,11 +52,27 @@ def _assembled(model: ImageModel, lanes: Sequence[Lane]) -> tuple[Pass, list[int
         scales += [lane.stage.spec.guidance] * count
     contexts = [part for lane in lanes for part in (
         [lane.contexts.negative, lane.contexts.positive] if lane.guided else [lane.contexts.positive])]
+    pooled, ids = _told(model, lanes)
     extra = [lane.extra for lane, count in zip(lanes, counts, strict=True) if lane.extra is not None
              for _ in range(count)]
     return Pass(
         torch.cat(latents), torch.tensor(times, device=model.device), torch.cat(contexts),
-        torch.tensor(scales, device=model.device), extra=torch.cat(extra) if extra else None), counts
+        torch.tensor(scales, device=model.device), extra=torch.cat(extra) if extra else None,
+        pooled=pooled, time_ids=ids), counts
+
+
+def _told(model: ImageModel, lanes: Sequence[Lane]) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """What Stable Diffusion XL's UNet is told beside the contexts, (rows, width) and (rows, numbers)."""
+    pooled: list[torch.Tensor] = []
+    ids: list[torch.Tensor] = []
+    for lane in lanes:
+        contexts = lane.contexts
+        told = model.time_ids(contexts, lane.stage.spec.size_hints or SizeHints(), *size_of(lane))
+        if told is None or contexts.pooled is None or contexts.negative_pooled is None:
+            return None, None
+        pooled += [contexts.negative_pooled, contexts.pooled] if lane.guided else [contexts.pooled]
+        ids.append(told if lane.guided else told[1:])
+    return torch.cat(pooled), torch.cat(ids)
 
 
 def _predicted(model: ImageModel, made: Pass, most: int) -> torch.Tensor:

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from diptych.core.size_hints import SizeHints
+from diptych.engines.image.control.image_prompt import ImagePrompt
 from diptych.engines.image.prompting import Texts
 
 
@@ -39,7 +41,7 @@ class Pass:
     extra: (rows, E, h, w), further channels of models for inpainting, after those of the latents.
     pooled: (rows, width) and `time_ids`: (rows, numbers), of Stable Diffusion XL.
     down, mid: what ControlNets add to the UNet's skips and its middle; `intrablock`: what T2I-Adapters add.
-    image_tokens: (rows, pictures, tokens, features) of each IP-Adapter.
+    image_prompts: what IP-Adapters show the UNet, for all rows.
     adapters: for each row the keys of its adapters with their weights; empty where no row has any.
     """
 
@@ -53,7 +55,7 @@ class Pass:
     down: tuple[torch.Tensor, ...] = ()
     mid: torch.Tensor | None = None
     intrablock: tuple[torch.Tensor, ...] = ()
-    image_tokens: tuple[torch.Tensor, ...] = ()
+    image_prompts: tuple[ImagePrompt, ...] = ()
     adapters: tuple[tuple[tuple[str, float], ...], ...] = ()
 
     def __len__(self) -> int:
@@ -68,7 +70,7 @@ class Pass:
 def _cut(value: Any, start: int, stop: int) -> Any:
     if isinstance(value, torch.Tensor):
         return value[start:stop]
-    if value and isinstance(value, tuple) and isinstance(value[0], torch.Tensor):
+    if value and isinstance(value, tuple) and isinstance(value[0], (torch.Tensor, ImagePrompt)):
         return tuple(one[start:stop] for one in value)
     return value[start:stop] if value else value
 
@@ -113,6 +115,11 @@ class ImageModel(Protocol):
 
     def encode(self, texts: Texts) -> Contexts:
         """Text embeddings; long texts are encoded in chunks."""
+        ...
+
+    def time_ids(self, contexts: Contexts, hints: SizeHints, width: int, height: int) -> torch.Tensor | None:
+        """Numbers about sizes that the UNet is told of a picture of `width` × `height` pixels, (1 + conditions,
+        numbers), the negative condition's first; None of models that know none."""
         ...
 
     def predict(self, rows: Pass) -> torch.Tensor:

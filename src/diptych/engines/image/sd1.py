@@ -21,6 +21,7 @@ from transformers import CLIPTextModel
 from transformers.utils.logging import disable_progress_bar
 
 from diptych.core.errors import InvalidRequest, JobFailed
+from diptych.core.size_hints import SizeHints
 from diptych.engines.image.checkpoint import Parts, load_checkpoint
 from diptych.engines.image.checkpoint_text import TextEncoder
 from diptych.engines.image.conditioning import ClipEncoder
@@ -66,25 +67,32 @@ class StableDiffusion1:
     def encode(self, texts: Texts) -> Contexts:
         return self._encoder(texts)
 
+    def time_ids(self, contexts: Contexts, hints: SizeHints, width: int, height: int) -> torch.Tensor | None:
+        return None
+
     def predict(self, rows: Pass) -> torch.Tensor:
         condition = None
         if self._guidance_features is not None:
             condition = guidance_embedding(rows.guidance - 1.0, self._guidance_features).to(self.device, self.dtype)
         latents = rows.latents if rows.extra is None else torch.cat([rows.latents, rows.extra], dim=1)
+        added = None if rows.pooled is None else {"text_embeds": rows.pooled, "time_ids": rows.time_ids}
         prediction: torch.Tensor = self.unet(
             latents, rows.timesteps, encoder_hidden_states=rows.contexts, timestep_cond=condition,
             down_block_additional_residuals=rows.down or None, mid_block_additional_residual=rows.mid,
-            return_dict=False)[0]
+            down_intrablock_additional_residuals=list(rows.intrablock) or None,
+            added_cond_kwargs=added, return_dict=False)[0]
         return prediction
 
     def encode_picture(self, pixels: np.ndarray, hidden: np.ndarray | None = None) -> Moments:
         values = 2 * torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1)[None] / 255 - 1
         if hidden is not None:
             values[:, :, torch.from_numpy(hidden)] = 0
-        return encoded(self.vae, values.to(self.device))
+        seen = encoded(self.vae, values.to(self.device))
+        return Moments(seen.mean.to(self.dtype), None if seen.std is None else seen.std.to(self.dtype))
 
     def decode(self, latents: torch.Tensor) -> np.ndarray:
-        pixels = self.vae.decode(latents / self.vae.config.scaling_factor, return_dict=False)[0][0]
+        plain = (latents / self.vae.config.scaling_factor).to(self.vae.dtype)
+        pixels = self.vae.decode(plain, return_dict=False)[0][0]
         if not bool(torch.isfinite(pixels).all()):
             raise JobFailed("the VAE's picture has values that are not finite numbers", code="not_finite")
         picture: np.ndarray = (pixels / 2 + 0.5).clamp(0, 1).permute(1, 2, 0).float().cpu().numpy()

@@ -30,6 +30,9 @@ class StableDiffusionXL(StableDiffusion1):
 
     def __init__(self, unet: Any, vae: Any, encoder: DoubleEncoder, scheduler_config: Mapping[str, Any]) -> None:
         super().__init__(unet, vae, encoder, scheduler_config)
+        if str(scheduler_config.get("_class_name")).startswith("EDM"):
+            raise InvalidRequest("the model was trained on EDM's noise levels; only models with Stable Diffusion's can "
+                                 "be used", param="model")
         pooled = encoder.pooled_width
         features = unet.config.addition_time_embed_dim or 0
         self._numbers: int = (unet.config.projection_class_embeddings_input_dim - pooled) // max(1, features)
@@ -41,21 +44,19 @@ class StableDiffusionXL(StableDiffusion1):
     def refiner(self) -> bool:
         return self._numbers == REFINER_NUMBERS
 
-    def added(self, contexts: Contexts, hints: SizeHints, width: int, height: int) -> dict[str, torch.Tensor]:
-        """What the UNet is told beside the contexts, for the negative condition and then for each positive one:
-        `text_embeds` (1 + conditions, features) and `time_ids` (1 + conditions, 6 or 5).
+    def time_ids(self, contexts: Contexts, hints: SizeHints, width: int, height: int) -> torch.Tensor:
+        """The numbers that the UNet is told, (1 + conditions, 6 or 5): for the negative condition, then for each
+        positive one.
 
         Args:
             width, height: of the picture, in pixels.
         """
-        assert contexts.pooled is not None and contexts.negative_pooled is not None
         if self.refiner:
             negative, positive = (hints.refiner_numbers(width, height, what) for what in (True, False))
         else:
             negative = positive = hints.numbers(width, height)
-        numbers = [negative] + [positive] * len(contexts.pooled)
-        return {"text_embeds": torch.cat([contexts.negative_pooled, contexts.pooled]),
-                "time_ids": torch.tensor(numbers, device=self.device, dtype=self.dtype)}
+        numbers = [negative] + [positive] * len(contexts.positive)
+        return torch.tensor(numbers, device=self.device, dtype=self.dtype)
 
 
 def load_model(path: str, device: torch.device, dtype: torch.dtype) -> StableDiffusionXL:
