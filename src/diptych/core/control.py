@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from diptych.core.errors import InvalidRequest
 from diptych.core.image_options import Options, PictureRef, Reference, Several
@@ -31,23 +31,28 @@ class Preprocessing(Options):
     resize_mode: ResizeMode = Field("resize", description=(
         "how a map of another shape is fitted: stretched, cut off at two sides, or with borders"))
 
-    @model_validator(mode="before")
+    @field_validator("preprocessor", mode="before")
     @classmethod
-    def _name(cls, values: Any) -> Any:
-        if isinstance(values, dict) and isinstance(values.get("preprocessor"), str):
-            return {**values, "preprocessor": parse_preprocessor(values["preprocessor"])}
-        return values
+    def _name(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return parse_preprocessor(value)
+        except InvalidRequest as error:
+            raise ValueError(error.message) from None
 
     @model_validator(mode="after")
     def _numbers(self) -> Preprocessing:
-        thresholds(self.preprocessor, self.threshold_a, self.threshold_b)
+        try:
+            thresholds(self.preprocessor, self.threshold_a, self.threshold_b)
+        except InvalidRequest as error:
+            raise ValueError(error.message) from None
         if self.pixel_perfect and self.processor_res is not None:
-            raise InvalidRequest(
+            raise ValueError(
                 f"processor_res is {self.processor_res}, but with pixel_perfect the size is that of the picture: give "
-                "one of the two", param="processor_res")
+                "one of the two")
         if self.pixel_perfect is False and self.processor_res is None:
-            raise InvalidRequest("pixel_perfect is false: processor_res has to say at which size to work, e.g. 512",
-                                 param="processor_res")
+            raise ValueError("pixel_perfect is false: processor_res has to say at which size to work, e.g. 512")
         return self
 
 
@@ -59,6 +64,8 @@ class Control(Preprocessing):
     model: str = Field(min_length=1, max_length=300, description="id of a ControlNet or adapter in the library")
     kind: ControlKind = Field("controlnet", description="what the model is")
     image: PictureRef = Field(description="the picture that guides")
+    image_encoder: str = Field("image_encoder", min_length=1, max_length=300, description=(
+        "of an IP-Adapter: id of the CLIP vision model in the library that it reads the picture with"))
     weight: float = Field(1.0, ge=-1.0, le=2.0, description="strength; 0: none")
     start: float = Field(0.0, ge=0.0, le=1.0, description="share of the steps before it counts")
     end: float = Field(1.0, ge=0.0, le=1.0, description="share of the steps after which it counts no more")
@@ -67,17 +74,15 @@ class Control(Preprocessing):
         "the prompt, not for the negative one, so that guidance strengthens it. Of ControlNets only"))
 
     @model_validator(mode="after")
-    def _times(self) -> Control:
+    def _whole(self) -> Control:
         if self.start >= self.end:
-            raise InvalidRequest(f"start is {self.start:g}, not before end, {self.end:g}", param="start")
+            raise ValueError(f"start is {self.start:g}, not before end, {self.end:g}")
         if self.kind != "controlnet" and self.control_mode != "balanced":
-            raise InvalidRequest(
-                f"control_mode is {self.control_mode!r}, but only ControlNets have modes, and kind is {self.kind!r}",
-                param="control_mode")
+            raise ValueError(
+                f"control_mode is {self.control_mode!r}, but only ControlNets have modes, and kind is {self.kind!r}")
         if self.kind == "ip_adapter" and self.preprocessor != "none":
-            raise InvalidRequest(
-                f"preprocessor is {self.preprocessor!r}, but an IP-Adapter looks at the picture itself: leave it out",
-                param="preprocessor")
+            raise ValueError(f"preprocessor is {self.preprocessor!r}, but an IP-Adapter looks at the picture itself: "
+                             "leave it out")
         return self
 
 
@@ -92,9 +97,11 @@ def control_references(controls: tuple[Control, ...]) -> tuple[Reference, ...]:
     """The models and pictures of these units, and the models of their preprocessors."""
     found: list[Reference] = []
     for number, control in enumerate(controls):
-        place = f"controls.{number}"
+        place = f"controls[{number}]"
         found.append(Reference(control.kind, control.model, f"{place}.model"))
         found.append(Reference("input", control.image, f"{place}.image"))
+        if control.kind == "ip_adapter":
+            found.append(Reference("image_encoder", control.image_encoder, f"{place}.image_encoder"))
         found += [Reference("preprocessor", file, f"{place}.preprocessor")
                   for file in PREPROCESSORS[control.preprocessor].files]
     return tuple(found)

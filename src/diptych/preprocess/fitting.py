@@ -2,33 +2,46 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import cv2
 import numpy as np
 from PIL import Image
 
+from diptych.core.errors import InvalidRequest
 from diptych.preprocess.edges import Pixels
 
 Size = tuple[int, int]
-ResizeMode = Literal["resize", "crop", "fill"]
 
 
-def scaled_size(picture: Size, target: Size, mode: ResizeMode) -> Size:
-    """The size that a picture is scaled to before it is cut (`crop`) or bordered (`fill`) to `target`."""
-    if mode == "resize":
-        return target
+MAX_PIXELS = 4096 * 4096
+"""That a picture may have when it is worked on."""
+
+
+def cut(picture: Pixels, target: Size) -> Pixels:
+    """The largest part around the middle that has the shape of `target`."""
+    height, width = picture.shape[:2]
+    share = min(width / target[0], height / target[1])
+    wide, high = max(1, round(target[0] * share)), max(1, round(target[1] * share))
+    left, top = (width - wide) // 2, (height - high) // 2
+    return picture[top:top + high, left:left + wide]
+
+
+def inside(picture: Size, target: Size) -> Size:
+    """The largest size of a picture's shape that `target` has room for."""
     shares = target[0] / picture[0], target[1] / picture[1]
-    share = max(shares) if mode == "crop" else min(shares)
-    # Of both sides one is met exactly, whatever rounding does.
-    width, height = max(1, round(picture[0] * share)), max(1, round(picture[1] * share))
-    return (target[0], height) if share == shares[0] else (width, target[1])
+    if shares[0] <= shares[1]:
+        return target[0], max(1, round(picture[1] * shares[0]))
+    return max(1, round(picture[0] * shares[1])), target[1]
 
 
 def shorter_side(picture: Size, pixels: int) -> Size:
-    """The size of a picture whose shorter side is `pixels`."""
+    """The size of a picture whose shorter side is `pixels`. Raises InvalidRequest when that would be too large."""
     share = pixels / min(picture)
-    return max(1, round(picture[0] * share)), max(1, round(picture[1] * share))
+    width, height = max(1, round(picture[0] * share)), max(1, round(picture[1] * share))
+    if width * height > MAX_PIXELS:
+        raise InvalidRequest(
+            f"processor_res is {pixels}, which makes {width}x{height} pixels of this picture; at most {MAX_PIXELS} are "
+            "worked on", param="processor_res")
+    return width, height
 
 
 def scaled(picture: Pixels, size: Size, binary: bool = False) -> Pixels:
@@ -46,18 +59,14 @@ def scaled(picture: Pixels, size: Size, binary: bool = False) -> Pixels:
     return np.asarray((covered > least) * np.uint8(255), dtype=np.uint8)
 
 
-def placed(picture: Pixels, target: Size) -> Pixels:
-    """Cut to `target` around the middle, and bordered where it is smaller, in the colour that its own border has most
-    often (the median)."""
+def bordered(picture: Pixels, target: Size) -> Pixels:
+    """In the middle of `target`, with borders in the colour that its own border has most often (the median)."""
     height, width = picture.shape[:2]
-    left, top = max(0, (width - target[0]) // 2), max(0, (height - target[1]) // 2)
-    part = picture[top:top + target[1], left:left + target[0]]
-    height, width = part.shape[:2]
     if (width, height) == target:
-        return part
-    edge = np.concatenate([part[0], part[-1], part[:, 0], part[:, -1]])
+        return picture
+    edge = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
     canvas = np.empty((target[1], target[0], 3), np.uint8)
     canvas[:] = np.median(edge, axis=0).astype(np.uint8)
     top, left = (target[1] - height) // 2, (target[0] - width) // 2
-    canvas[top:top + height, left:left + width] = part
+    canvas[top:top + height, left:left + width] = picture
     return canvas
