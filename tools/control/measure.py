@@ -24,8 +24,8 @@ from PIL import Image
 
 sys.path.insert(0, str(ROOT / "tools" / "starter"))
 
-import data  # noqa: E402
-import vae  # noqa: E402
+import data
+import vae
 
 LOW, HIGH = 100, 200
 LIMIT = 20_000_000
@@ -49,15 +49,18 @@ same prompt and seed without control below; enlarged twice.*
 
 | what | figure | how |
 |---|---|---|
-| edges of the result against the asked edges, F1 | **{f1_with:.2f}** | {count} prompts and edge maps, Canny {low}/{high}, 1 pixel of tolerance, Euler, {steps} steps, guidance {guidance:g} |
+| edges of the result against the asked ones, F1 | **{f1_with:.2f}** | {count} prompts, 1 pixel of tolerance |
 | the same pictures without control | {f1_without:.2f} | same prompts and seeds |
 | precision and recall with control | {precision_with:.2f}, {recall_with:.2f} | |
 
-Measured by `tools/control/measure.py` on the fp16 file of this folder, computed in float32.
+The prompts name subject and background, neither size nor position: those are in the edges alone. Canny {low}/{high};
+Euler, {steps} steps, guidance {guidance:g}. Measured by `tools/control/measure.py` on the fp16 file of this folder,
+computed in float32.
 
 {parameters:.1f} M parameters: the encoder of the starter's UNet and zero convolutions. Trained by
-`tools/control/controlnet.py`: {samples:,} scenes in {train_steps:,} steps, {minutes:.0f} minutes on {threads} CPU thread(s) that
-other work had a share of; the mean loss of the last 100 steps was {loss:.4f}. Data and licences are those of the starter.
+`tools/control/controlnet.py`: {samples:,} scenes in {train_steps:,} steps, {minutes:.0f} minutes on {threads} CPU
+thread(s) that other work had a share of; the mean loss of the last 100 steps was {loss:.4f}. Data and licences are those
+of the starter.
 """
 
 
@@ -100,7 +103,8 @@ def measure(work: Path, weights: Path, starter: Path, count: int, steps: int,
     scenes = [renderer.random_scene(rng) for _ in range(count)]
     asked = [edges(renderer.draw(scene), LOW, HIGH) for scene in scenes]
     names = [f"{scene.hue} {renderer.subjects[scene.subject].name}".strip() for scene in scenes]
-    prompts = [f"{data.article(name)} on a {scene.background} background" for name, scene in zip(names, scenes, strict=True)]
+    prompts = [f"{data.article(name)} on a {scene.background} background"
+               for name, scene in zip(names, scenes, strict=True)]
     with_control = paint(pipeline, prompts, asked, 1.0, steps, guidance)
     without = paint(pipeline, prompts, asked, 0.0, steps, guidance)
     precision, recall, f1 = scores(asked, with_control)
