@@ -27,8 +27,9 @@ from diptych.api.guard import is_loopback
 from diptych.api.limits import Limits
 from diptych.api.links import Links
 from diptych.api.metered import MeteredDispatcher
-from diptych.api.native import agents, inputs, jobs, keys, models, parts, routes, system, tools
+from diptych.api.native import agents, control, inputs, jobs, keys, models, parts, routes, system, tools
 from diptych.api.native.agents import AgentRequest
+from diptych.api.native.control import PreprocessRequest
 from diptych.api.native.pulls import Pulls
 from diptych.api.native.schema import JobRequest, LoadRequest, ModelRequest, PullRequest
 from diptych.api.native.tools import ToolRequest
@@ -77,7 +78,7 @@ ROUTERS = (jobs.router, inputs.router, models.router, parts.router, system.route
            openai_models.router, agents.router, tools.router, routes.router, *TASK_ROUTERS)
 BODIES: list[type[BaseModel]] = [JobRequest, LoadRequest, ModelRequest, PullRequest, ChatRequest, CompletionRequest,
                                  ImageRequest, EditRequest, VariationRequest, ResponsesRequest, MessagesRequest,
-                                 CountTokensRequest, AgentRequest, ToolRequest, *TASK_BODIES]
+                                 CountTokensRequest, AgentRequest, ToolRequest, PreprocessRequest, *TASK_BODIES]
 
 
 class ServingDispatcher(PromptedDispatcher, MeteredDispatcher, WatchedDispatcher):

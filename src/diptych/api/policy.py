@@ -29,6 +29,7 @@ _RULES: tuple[tuple[str, tuple[str, ...] | None, str], ...] = (
     ("/api/jobs", None, "images"),
     ("/api/artifacts", READING, "jobs"),
     ("/api/inputs", None, "images"),
+    ("/api/control", None, "images"),
     ("/api/models", READING, "models:read"),
     ("/api/models", None, "models:write"),
     ("/api/parts", READING, "models:read"),

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from diptych.core.canvas import CanvasOptions
 from diptych.core.chat import Message, OutputFormat, Tool, ToolChoice
+from diptych.core.control import ControlOptions, control_references
 from diptych.core.image_options import INPUT_ID, MAX_PROMPT, PictureOptions, Reference, SamplingOptions
 from diptych.core.samplers import check_options, parse_sampler
 from diptych.core.size_hints import SizeOptions
@@ -27,7 +28,7 @@ class ResolvedPrompt(Spec):
     negative_prompt: str = Field("", max_length=MAX_PROMPT)
 
 
-class ImageOptions(SizeOptions, StageOptions, CanvasOptions, SamplingOptions, PictureOptions):
+class ImageOptions(SizeOptions, ControlOptions, StageOptions, CanvasOptions, SamplingOptions, PictureOptions):
     """All that a picture's spec and a request for one have in common; the last class here comes first."""
 
 
@@ -57,6 +58,7 @@ class ImageSpec(ImageOptions, Spec):
             found.append(Reference("input", self.mask.image, "mask.image"))
         if self.refiner is not None:
             found.append(Reference("model", self.refiner.model, "refiner.model"))
+        found += control_references(self.controls)
         return tuple(found)
 
     @model_validator(mode="after")

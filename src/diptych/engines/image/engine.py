@@ -20,6 +20,7 @@ from diptych.engines.image.accepting import device_of, dtype_of, made_folder, pi
 from diptych.engines.image.batcher import Batcher
 from diptych.engines.image.canvas import Canvas
 from diptych.engines.image.companions import Companions
+from diptych.engines.image.control.units import units_of
 from diptych.engines.image.model import ImageModel, LoadModel
 from diptych.engines.image.prompting import PicturePrompts
 from diptych.engines.image.run import Run
@@ -99,9 +100,10 @@ class ImageEngine:
             self._samplers.check(stage.spec)
             self._check_prompts(stage.spec)
         refine = self._refiner(spec, request)
+        units = units_of(spec, request, self._model, self._companions)
         self._batcher.add(Run(
             request.id, spec, self._card, made_folder(request), frozenset(request.skip), emit, request.timeout_seconds,
-            request.share, canvas, refine=refine))
+            request.share, canvas, refine=refine, units=units))
 
     def cancel(self, id: str) -> bool:
         if self._whole is not None:

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -25,6 +25,9 @@ from diptych.engines.image.lane import Lane
 from diptych.engines.image.model import Contexts, ImageModel
 from diptych.engines.image.png import write_png
 from diptych.engines.image.prompting import Texts
+
+if TYPE_CHECKING:
+    from diptych.engines.image.control.units import Unit
 
 log = logging.getLogger(__name__)
 Made = TypeVar("Made")
@@ -47,6 +50,8 @@ class Run:
     upscale: Upscale | None = None
     """What `hires.upscaler` names, where it is an upscaler of the library."""
     refine: ImageModel | None = None
+    units: tuple[Unit, ...] = ()
+    """Of control."""
     cancelled: bool = False
     ended: bool = False
     accepted: float = field(default_factory=time.monotonic)

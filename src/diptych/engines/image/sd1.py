@@ -26,6 +26,7 @@ from diptych.engines.image.checkpoint import Parts, load_checkpoint
 from diptych.engines.image.checkpoint_text import TextEncoder
 from diptych.engines.image.conditioning import ClipEncoder
 from diptych.engines.image.conditioning_xl import DoubleEncoder
+from diptych.engines.image.control.prompts import ImagePrompting
 from diptych.engines.image.folder import check_layout, load_tokenizer, load_weights, read_json
 from diptych.engines.image.model import Contexts, Moments, Pass
 from diptych.engines.image.prompting import Texts
@@ -61,6 +62,7 @@ class StableDiffusion1:
         self.multiple = math.lcm(8, self.scale_factor)
         side = unet.config.sample_size
         self.size = (side if isinstance(side, int) else side[0]) * self.scale_factor
+        self._prompting: ImagePrompting | None = None
         self._guidance_features: int | None = unet.config.time_cond_proj_dim
         self.distilled_guidance = self._guidance_features is not None
 
@@ -71,6 +73,15 @@ class StableDiffusion1:
         return None
 
     def predict(self, rows: Pass) -> torch.Tensor:
+        if rows.image_prompts and self._prompting is None:
+            # The UNet's attentions are left alone until the first request with an IP-Adapter.
+            self._prompting = ImagePrompting(self.unet)
+        if self._prompting is None:
+            return self._predicted(rows)
+        with self._prompting.showing(rows.image_prompts):
+            return self._predicted(rows)
+
+    def _predicted(self, rows: Pass) -> torch.Tensor:
         condition = None
         if self._guidance_features is not None:
             condition = guidance_embedding(rows.guidance - 1.0, self._guidance_features).to(self.device, self.dtype)
