@@ -59,8 +59,8 @@ computed in float32.
 
 {parameters:.1f} M parameters: the encoder of the starter's UNet and zero convolutions. Trained by
 `tools/control/controlnet.py`: {samples:,} scenes in {train_steps:,} steps, {minutes:.0f} minutes on {threads} CPU
-thread(s) that other work had a share of; the mean loss of the last 100 steps was {loss:.4f}. Data and licences are those
-of the starter.
+thread(s) that other work had a share of; the mean loss of the last 100 steps was {loss:.4f}. Data and licences are
+those of the starter.
 """
 
 

@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from safetensors.torch import load_file
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
 from diptych.core.errors import InvalidRequest
 from diptych.engines.image.control.image_prompt import ImagePrompt
@@ -19,6 +19,9 @@ from diptych.engines.image.control.reading import FAULTS
 from diptych.engines.image.folder import load_weights
 
 Weights = Mapping[str, torch.Tensor]
+MEAN = np.array((0.48145466, 0.4578275, 0.40821073), dtype=np.float32)
+DEVIATION = np.array((0.26862954, 0.26130258, 0.27577711), dtype=np.float32)
+"""Of the pixels that CLIP was trained on, in 0..1 (Radford et al. 2021)."""
 
 
 class ImageEncoder:
@@ -26,6 +29,9 @@ class ImageEncoder:
 
     def __init__(self, path: str, device: torch.device, dtype: torch.dtype) -> None:
         """Raises InvalidRequest."""
+        # A model of vision is nothing that every start has to wait for.
+        from transformers import CLIPVisionModelWithProjection
+
         folder = Path(path)
         try:
             model = load_weights(CLIPVisionModelWithProjection, folder, dtype=dtype)
@@ -33,8 +39,7 @@ class ImageEncoder:
             raise InvalidRequest(f"image encoder {folder.name!r} could not be loaded: {_reason(error)}",
                                  param="controls") from error
         self._model = model.to(device).eval().requires_grad_(False)
-        side = model.config.image_size
-        self._processor = CLIPImageProcessor(size=side, crop_size=side)
+        self._side: int = model.config.image_size
         self.width: int = model.config.projection_dim
         self.hidden: int = model.config.hidden_size
         self._device, self._dtype = device, dtype
@@ -42,13 +47,24 @@ class ImageEncoder:
     def __call__(self, picture: Image.Image, states: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """Embeddings of a picture and of none: (1, features), or with `states` the last layer's but one, (1, tokens,
         features)."""
-        pixels = self._processor(picture.convert("RGB"), return_tensors="pt").pixel_values
-        pixels = pixels.to(self._device, self._dtype)
+        pixels = _seen(picture, self._side).to(self._device, self._dtype)
         if not states:
             found: torch.Tensor = self._model(pixels).image_embeds
             return found, torch.zeros_like(found)
         return tuple(self._model(values, output_hidden_states=True).hidden_states[-2]
                      for values in (pixels, torch.zeros_like(pixels)))
+
+
+def _seen(picture: Image.Image, side: int) -> torch.Tensor:
+    """(1, 3, side, side) of a picture as CLIP sees it: the middle square, by the mean and deviation of its training."""
+    ground = Image.new("RGBA", picture.size, (255, 255, 255, 255))
+    rgb = Image.alpha_composite(ground, picture.convert("RGBA")).convert("RGB")
+    shorter = min(rgb.size)
+    width, height = (side * one // shorter for one in rgb.size)
+    left, top = (width - side) // 2, (height - side) // 2
+    square = rgb.resize((width, height), Image.Resampling.BICUBIC).crop((left, top, left + side, top + side))
+    values = np.asarray(square, dtype=np.float32) / 255.0
+    return torch.from_numpy((values - MEAN) / DEVIATION).permute(2, 0, 1)[None]
 
 
 class IPAdapter:
