@@ -11,7 +11,7 @@ from diptych.core.errors import DiptychError
 from diptych.core.events import Event, Failed
 from diptych.core.jobs import Job, JobState
 from diptych.core.keys import LOCAL, ApiKey
-from diptych.core.specs import ImageSpec
+from diptych.core.specs import JobSpec
 from diptych.schedule.dispatcher import Dispatcher
 
 
@@ -26,7 +26,7 @@ class MeteredDispatcher(Dispatcher):
         super().__init__(*parts, **named)
         self.limits = limits
 
-    async def submit(self, spec: ImageSpec, *, caller: str, **more: Any) -> Job:
+    async def submit(self, spec: JobSpec, *, caller: str, **more: Any) -> Job:
         """Raises what `Dispatcher.submit` does, and RateLimited."""
         key = self.limits.key(caller)
         if key is None:

@@ -55,7 +55,7 @@ def rerun(
 
 def request_of(spec: ImageSpec) -> dict[str, Any]:
     """The request that paints this picture: with the prompts that were drawn for it, where these are known."""
-    request = spec.model_dump(mode="json", exclude={"resolved"})
+    request = spec.model_dump(mode="json", exclude={"resolved", "named"})
     if spec.resolved and spec.resolved[0].prompt:
         request |= {**spec.prompts_of(0).model_dump(), "styles": []}
     return request

@@ -6,9 +6,10 @@ from __future__ import annotations
 from diptych.core.cards import Card
 from diptych.core.errors import InvalidRequest
 from diptych.core.image_options import MAX_SEED
+from diptych.core.painting import stages_of
 from diptych.core.pipelines import check_pipeline
 from diptych.core.samplers import FLOW_EULER, SAMPLERS
-from diptych.core.specs import ImageSpec
+from diptych.core.specs import FinishSpec, ImageSpec, JobSpec
 
 MAX_PIXELS = 4096 * 4096
 DEFAULT_MULTIPLE = 8
@@ -69,7 +70,7 @@ def check_size(width: int, height: int, multiple: int) -> None:
         raise InvalidRequest(f"width x height is {width}x{height}, more than {MAX_PIXELS} pixels", param="width")
 
 
-def check(spec: ImageSpec, card: Card) -> None:
+def check(spec: JobSpec, card: Card) -> None:
     """Check what can be known from the card alone.
 
     Raises:
@@ -78,9 +79,12 @@ def check(spec: ImageSpec, card: Card) -> None:
     """
     if card.panel != "image":
         raise InvalidRequest(f"model {card.id!r} makes text, not pictures", param="model")
+    if isinstance(spec, FinishSpec):
+        return
     width, height = picture_size(spec, card)
     check_size(width, height, card.multiple or DEFAULT_MULTIPLE)
-    check_steps(spec, step_limit(spec.sampler))
+    for stage in stages_of(spec):
+        check_steps(stage.spec, step_limit(stage.spec.sampler))
     if card.family == "pipeline":
         check_pipeline(spec, card)
     elif spec.sampler == FLOW_EULER:

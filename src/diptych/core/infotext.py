@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -16,7 +17,7 @@ from diptych.core.cards import Card
 from diptych.core.checks import picture_seed, picture_size
 from diptych.core.errors import InvalidRequest
 from diptych.core.samplers import schedule_label
-from diptych.core.specs import ImageSpec
+from diptych.core.specs import FinishSpec, ImageSpec, JobSpec, recorded_spec
 
 PARAMETERS_KEY = "parameters"
 SPEC_KEY = "diptych"
@@ -79,14 +80,24 @@ def _sampling_pairs(spec: ImageSpec) -> dict[str, str]:
     return found
 
 
-def build_text_chunks(spec: ImageSpec, index: int, card: Card) -> dict[str, str]:
-    """Text chunks of picture `index`: `parameters` and `diptych` (ASCII JSON)."""
+def build_text_chunks(
+    spec: ImageSpec, index: int, card: Card, notes: Mapping[str, Any] | None = None,
+) -> dict[str, str]:
+    """Text chunks of picture `index`: `parameters` and `diptych` (ASCII JSON). `notes`: what else the record says."""
     record = {
         "version": diptych.__version__,
         "spec": spec_of_picture(spec, index, card).model_dump(mode="json"),
         "model": {"id": card.id, "fingerprint": card.fingerprint},
+        **(notes or {}),
     }
     return {PARAMETERS_KEY: build_infotext(spec, index, card), SPEC_KEY: json.dumps(record)}
+
+
+def finish_text_chunks(spec: FinishSpec, card: Card, notes: Mapping[str, Any]) -> dict[str, str]:
+    """Text chunk of a picture that was only finished: `diptych` alone (ASCII JSON)."""
+    record = {"version": diptych.__version__, "spec": spec.model_dump(mode="json"),
+              "model": {"id": card.id, "fingerprint": card.fingerprint}, **notes}
+    return {SPEC_KEY: json.dumps(record)}
 
 
 def parse_infotext(text: str) -> dict[str, Any]:
@@ -114,6 +125,15 @@ def parse_infotext(text: str) -> dict[str, Any]:
 
 
 def spec_from_text_chunks(chunks: dict[str, str]) -> ImageSpec:
+    """The spec that painted a picture, from its PNG text chunks. Raises as `work_from_text_chunks`, and InvalidRequest
+    for a picture that was not painted, but only finished."""
+    found = work_from_text_chunks(chunks)
+    if isinstance(found, FinishSpec):
+        raise InvalidRequest("the picture was made of another one: its text says no prompt", param="file")
+    return found
+
+
+def work_from_text_chunks(chunks: dict[str, str]) -> JobSpec:
     """The spec that made a picture, from its PNG text chunks.
 
     Raises:
@@ -122,7 +142,7 @@ def spec_from_text_chunks(chunks: dict[str, str]) -> ImageSpec:
     """
     if SPEC_KEY in chunks:
         try:
-            return ImageSpec.of_record(json.loads(chunks[SPEC_KEY])["spec"])
+            return recorded_spec(json.loads(chunks[SPEC_KEY])["spec"])
         except (ValidationError, ValueError, KeyError, TypeError) as error:
             raise InvalidRequest(
                 f"the picture's {SPEC_KEY!r} text is damaged: {_first(error)}", param="file") from error

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import Enum
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
-from diptych.core.specs import ImageSpec
+from diptych.core.specs import JobSpec
 
 
 class JobState(str, Enum):
@@ -55,7 +56,7 @@ class Job(BaseModel):
     state: JobState
     priority: Priority
     caller: str
-    spec: ImageSpec
+    spec: Annotated[JobSpec, Field(discriminator="kind")]
     attempts: int
     max_attempts: int
     timeout_seconds: float

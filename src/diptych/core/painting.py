@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from diptych.core.errors import InvalidRequest
-from diptych.core.specs import ImageSpec
+from diptych.core.specs import FinishSpec, ImageSpec, JobSpec
 
 _OF_SAMPLER = ("eta", "s_churn", "s_tmin", "s_tmax", "s_noise", "rho", "sigma_min", "sigma_max")
 """Options of the first pass's sampler, which may mean nothing to another one."""
@@ -42,15 +42,22 @@ def stages_of(spec: ImageSpec) -> tuple[Stage, ...]:
     return Stage(spec, skip), _hires(spec)
 
 
-def steps_of(spec: ImageSpec) -> int:
-    """Steps of one picture, all passes together. Raises InvalidRequest as `stages_of`."""
+def steps_of(spec: JobSpec) -> int:
+    """Steps of one picture, all passes together; 1 where nothing is painted. Raises InvalidRequest as `stages_of`."""
+    if isinstance(spec, FinishSpec):
+        return spec.steps
     return sum(stage.steps for stage in stages_of(spec))
 
 
-def painted_pixels(spec: ImageSpec, own: int) -> tuple[int, int]:
-    """Width and height of the largest pass; `own`: of the model, for sides that the spec leaves out."""
-    width, height = spec.width or own, spec.height or own
-    return (width, height) if spec.hires is None else hires_size(spec, width, height)
+def shape_of(spec: JobSpec) -> str:
+    """"WxH" in pixels of a settled spec's largest pass, by which memory is planned and speeds are kept; "auto" for a
+    side that follows from the picture it starts from."""
+    if isinstance(spec, FinishSpec):
+        return spec.kind
+    if spec.hires is None or spec.width is None or spec.height is None:
+        return f"{spec.width or 'auto'}x{spec.height or 'auto'}"
+    width, height = hires_size(spec, spec.width, spec.height)
+    return f"{width}x{height} from {spec.width}x{spec.height}"
 
 
 def hires_size(spec: ImageSpec, width: int, height: int) -> tuple[int, int]:

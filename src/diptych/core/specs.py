@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from diptych.core.adapters import AdapterOptions, adapter_references
 from diptych.core.canvas import CanvasOptions
 from diptych.core.chat import Message, OutputFormat, Tool, ToolChoice
 from diptych.core.control import ControlOptions, control_references
-from diptych.core.image_options import INPUT_ID, MAX_PROMPT, PictureOptions, Reference, SamplingOptions
+from diptych.core.errors import InvalidRequest
+from diptych.core.finish import Detail, FinishOptions, finish_references
+from diptych.core.image_options import (
+    INPUT_ID,
+    MAX_PROMPT,
+    MAX_SEED,
+    ModelId,
+    PictureOptions,
+    Reference,
+    SamplingOptions,
+)
 from diptych.core.samplers import check_options, parse_sampler
 from diptych.core.size_hints import SizeOptions
 from diptych.core.stages import StageOptions, check_stages
@@ -28,7 +40,10 @@ class ResolvedPrompt(Spec):
     negative_prompt: str = Field("", max_length=MAX_PROMPT)
 
 
-class ImageOptions(SizeOptions, ControlOptions, StageOptions, CanvasOptions, SamplingOptions, PictureOptions):
+class ImageOptions(
+    FinishOptions, SizeOptions, ControlOptions, StageOptions,
+    AdapterOptions, CanvasOptions, SamplingOptions, PictureOptions,
+):
     """All that a picture's spec and a request for one have in common; the last class here comes first."""
 
 
@@ -42,6 +57,8 @@ class ImageSpec(ImageOptions, Spec):
     sampler: str = Field("Euler", description="A1111's name, e.g. 'DPM++ 2M'")
     schedule: str = Field("normal", description="noise schedule, e.g. 'karras'")
     resolved: tuple[ResolvedPrompt, ...] = Field((), max_length=64, description="prompts of each picture, if others")
+    named: dict[str, str] = Field({}, max_length=256, description=(
+        "ids of the files that prompts name, by lora:NAME and embedding:WORD; found when the job is accepted"))
 
     def prompts_of(self, index: int) -> ResolvedPrompt:
         """What picture `index` is painted from."""
@@ -58,16 +75,16 @@ class ImageSpec(ImageOptions, Spec):
             found.append(Reference("input", self.mask.image, "mask.image"))
         if self.refiner is not None:
             found.append(Reference("model", self.refiner.model, "refiner.model"))
+        found += adapter_references(self, self.named)
         found += control_references(self.controls)
+        found += finish_references(self.finish)
         return tuple(found)
 
     @model_validator(mode="after")
     def _whole(self) -> ImageSpec:
         if self.resolved and len(self.resolved) != self.count:
             raise ValueError(f"resolved has {len(self.resolved)} prompts, but count is {self.count}")
-        for reference in self.references():
-            if reference.kind == "input" and not INPUT_ID.fullmatch(reference.id):
-                raise ValueError(f"{reference.param} is no id of an uploaded picture (sha256:…)")
+        _check_inputs(self.references())
         check_stages(self)
         return self
 
@@ -91,6 +108,56 @@ class ImageSpec(ImageOptions, Spec):
                 sampler, schedule = parse_sampler(values.get("sampler", "Euler"), schedule)
                 return {**values, "sampler": sampler, "schedule": schedule}
         return values
+
+
+class FinishSpec(FinishOptions, Spec):
+    """Work on a picture that is there: the stages of `finish`, and the check for nudity.
+
+    `model` paints details again from `prompt`; for other stages it only says whose runner does the work.
+    """
+
+    kind: Literal["finish"] = "finish"
+    model: ModelId = "starter"
+    image: str = Field(description="id of the picture, sha256:…")
+    prompt: str = Field("", max_length=MAX_PROMPT, description="what stages paint that have no prompt of their own")
+    negative_prompt: str = Field("", max_length=MAX_PROMPT)
+    seed: int = Field(-1, ge=-1, le=MAX_SEED)
+    count: Literal[1] = 1
+    steps: ClassVar[int] = 1
+    """In the counters of the queue a whole job counts as one step of one picture."""
+    width: ClassVar[int | None] = None
+    height: ClassVar[int | None] = None
+
+    def references(self) -> tuple[Reference, ...]:
+        """The files that it needs beside its model."""
+        return (Reference("input", self.image, "image"), *finish_references(self.finish))
+
+    @model_validator(mode="after")
+    def _whole(self) -> FinishSpec:
+        _check_inputs(self.references())
+        if not self.finish and self.nsfw == "off":
+            raise InvalidRequest("finish has no stage: say what to do, e.g. {\"kind\": \"upscale\", \"factor\": 2}",
+                                 param="finish")
+        for place, stage in enumerate(self.finish):
+            if isinstance(stage, Detail) and not (stage.prompt or self.prompt):
+                raise InvalidRequest(f"finish[{place}].prompt is missing: what shall be painted there?",
+                                     param=f"finish[{place}].prompt")
+        return self
+
+
+JobSpec = ImageSpec | FinishSpec
+"""Work that is durable."""
+
+
+def recorded_spec(values: dict[str, Any]) -> JobSpec:
+    """A spec as it was written down. Raises ValidationError."""
+    return FinishSpec.model_validate(values) if values.get("kind") == "finish" else ImageSpec.of_record(values)
+
+
+def _check_inputs(references: Iterable[Reference]) -> None:
+    for reference in references:
+        if reference.kind == "input" and not INPUT_ID.fullmatch(reference.id):
+            raise ValueError(f"{reference.param} is no id of an uploaded picture (sha256:…)")
 
 
 class Sampling(Spec):
@@ -200,4 +267,4 @@ TextSpec = ChatSpec | CompletionSpec
 LiveSpec = ChatSpec | CompletionSpec | EmbedSpec | RerankSpec | ScoreSpec
 """Work that is answered at once and keeps no durable record."""
 AnySpec = Annotated[
-    ImageSpec | ChatSpec | CompletionSpec | EmbedSpec | RerankSpec | ScoreSpec, Field(discriminator="kind")]
+    ImageSpec | FinishSpec | ChatSpec | CompletionSpec | EmbedSpec | RerankSpec | ScoreSpec, Field(discriminator="kind")]

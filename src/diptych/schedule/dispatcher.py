@@ -14,7 +14,8 @@ from diptych.core.errors import Conflict, DiptychError, InvalidRequest, NotFound
 from diptych.core.events import Event, Failed, Finished, Started
 from diptych.core.jobs import Job, JobState, Priority
 from diptych.core.logs import bound
-from diptych.core.specs import ImageSpec, LiveSpec
+from diptych.core.painting import shape_of
+from diptych.core.specs import JobSpec, LiveSpec
 from diptych.library import Library
 from diptych.runners.local import Launcher
 from diptych.runners.upstream import Upstreams
@@ -25,8 +26,9 @@ from diptych.schedule.heart import Heart
 from diptych.schedule.hub import Hub
 from diptych.schedule.live import answer
 from diptych.schedule.outlook import Outlook, Place
-from diptych.schedule.placing import cards_of, is_newcomer, settled, shape_of
+from diptych.schedule.placing import cards_of, is_newcomer, settled
 from diptych.schedule.pool import Held, RunnerInfo, RunnerPool
+from diptych.schedule.references import References
 from diptych.schedule.speeds import NAME, Speeds, Work, work_of
 from diptych.schedule.suspects import Disk, Suspects
 from diptych.settings import Settings
@@ -65,6 +67,7 @@ class Dispatcher:
         self._launcher = launcher
         self._pool = RunnerPool(settings, launcher, self._measurements, self._wake.set)
         self._upstreams = Upstreams(settings)
+        self._references = References(settings, library)
         self._suspects, self._disk = Suspects(), Disk(settings.artifacts_dir)
         self._running: dict[str, Execution] = {}
         self._claiming: set[str] = set()
@@ -155,17 +158,18 @@ class Dispatcher:
         return len(self._running)
 
     async def submit(
-        self, spec: ImageSpec, *, caller: str, priority: Priority = Priority.INTERACTIVE,
+        self, spec: JobSpec, *, caller: str, priority: Priority = Priority.INTERACTIVE,
     ) -> Job:
         """Accept an image job; its seed and size are filled in, so that it stays the same job whenever it runs.
 
         Raises:
-            NotFound: no such model. InvalidRequest: the model cannot do what the spec asks for, or can never fit.
-            TooLarge: the queue is full.
+            NotFound: no such model, or no such file beside it. TooLarge: the queue is full.
+            InvalidRequest: the model cannot do what the spec asks for, or can never fit.
         """
         card = await asyncio.to_thread(self._library.get, spec.model)
         check(spec, card)
         spec = settled(spec, card)
+        await asyncio.to_thread(self._references.found, spec, card)
         self._pool.check_fits(card, shape_of(spec))
         id = new_id()
         self._wanted[id] = time.monotonic()
@@ -341,7 +345,7 @@ class Dispatcher:
             if claimed is None:
                 return False
             self._turns.took(job.priority, job.caller)
-            execution = Execution(claimed, held, self._store, self._hub, self._settings)
+            execution = Execution(claimed, held, self._store, self._hub, self._settings, self._references)
             self._running[job.id] = execution
         finally:
             self._claiming.discard(job.id)

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from diptych.core.cards import Card
-from diptych.core.specs import ImageSpec
 from diptych.schedule.arbiter import Placement
 from diptych.schedule.leases import Lease, LeaseKind, Leases
 from diptych.schedule.shapes import ImageShape, TextShape, image_shape, text_shape
@@ -178,11 +177,6 @@ def _file_bytes(path: str) -> int:
 
 
 def size_of_shape(shape: str) -> tuple[int, int] | None:
-    """`(width, height)` of "WIDTHxHEIGHT"; None for anything else."""
-    width, _, height = shape.partition("x")
+    """`(width, height)` of what `shape_of` gave; None where that is not known yet."""
+    width, _, height = shape.partition(" ")[0].partition("x")
     return (int(width), int(height)) if width.isdigit() and height.isdigit() else None
-
-
-def speed_shape(spec: ImageSpec) -> str:
-    """The key under which seconds per step are kept."""
-    return f"{spec.width or 'auto'}x{spec.height or 'auto'}"

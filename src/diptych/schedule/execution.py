@@ -13,10 +13,11 @@ from typing import TypeVar
 from diptych.core.errors import Conflict, DiptychError, JobFailed, Unavailable
 from diptych.core.events import ArtifactReady, Event, Failed, Finished, Metrics, Progress, Queued
 from diptych.core.jobs import Job, JobState
+from diptych.core.painting import shape_of
 from diptych.core.protocol import RunRequest
-from diptych.schedule.estimate import speed_shape
 from diptych.schedule.hub import Hub
 from diptych.schedule.pool import Held
+from diptych.schedule.references import References
 from diptych.settings import Settings
 from diptych.store.jobs import JobStore
 
@@ -40,7 +41,9 @@ class Lost(Exception):
 class Execution:
     """`fraction` is the share of the job that is done, `task` the asyncio task that runs it."""
 
-    def __init__(self, job: Job, held: Held, store: JobStore, hub: Hub, settings: Settings) -> None:
+    def __init__(
+        self, job: Job, held: Held, store: JobStore, hub: Hub, settings: Settings, references: References,
+    ) -> None:
         self.job, self.held = job, held
         self.task: asyncio.Task[None] | None = None
         self.cancelling: asyncio.Task[None] | None = None
@@ -53,7 +56,7 @@ class Execution:
         self.lost = False
         """The job is another gateway's now: nothing of this attempt is written or told any more."""
         self._beside = [0.0, 0]
-        self._store, self._hub, self._settings = store, hub, settings
+        self._store, self._hub, self._settings, self._references = store, hub, settings, references
         self._made = {file.index for file in job.artifacts}
         self._saved = 0.0
         self._cancelled = job.cancel_requested
@@ -106,13 +109,14 @@ class Execution:
             return None
         spec, batch = self.job.spec, self._settings.image_batch
         there = max(pictures / looks if looks else 0.0, spec.count)
-        return spec.model, speed_shape(spec), min(there, batch), spec.count / (rate * there)
+        return spec.model, shape_of(spec), min(there, batch), spec.count / (rate * there)
 
     async def _follow(self) -> Event:
         """Pass the run's events on; the last one, which is not yet told."""
         assert self.held.runner is not None
+        files, models = await asyncio.to_thread(self._references.found, self.job.spec, self.held.card)
         request = RunRequest(
-            id=self._run_id, spec=self.job.spec, output_dir=str((self._settings.artifacts_dir / self.job.id).resolve()),
+            id=self._run_id, spec=self.job.spec, files=files, models=models, output_dir=str((self._settings.artifacts_dir / self.job.id).resolve()),
             skip=tuple(sorted(self._made)), timeout_seconds=self.job.timeout_seconds,
             share=f"{self.job.priority.value} {self.job.caller}")
         async with contextlib.aclosing(self.held.runner.client.run(request)) as events:

@@ -13,6 +13,7 @@ from pathlib import Path
 from diptych.core.errors import DiptychError
 from diptych.core.events import ArtifactReady, Event, Failed, Finished, Progress, Queued, Started
 from diptych.core.jobs import Artifact, Job, JobState
+from diptych.core.painting import steps_of
 from diptych.schedule.hub import Hub
 from diptych.schedule.outlook import Outlook
 from diptych.store.jobs import JobStore
@@ -109,7 +110,7 @@ def changes(old: Job | None, new: Job) -> list[Event]:
         events.append(Started(attempt=new.attempts))
     events += ready(new.artifacts, known)
     if new.state is JobState.RUNNING and new.progress and (old is None or old.progress != new.progress):
-        steps = new.spec.steps * new.spec.count
+        steps = steps_of(new.spec) * new.spec.count
         events.append(Progress(step=round(new.progress * steps), steps=steps))
     return events
 

@@ -10,24 +10,22 @@ from diptych.core.cards import Card
 from diptych.core.checks import picture_size
 from diptych.core.errors import DiptychError
 from diptych.core.jobs import Priority
-from diptych.core.specs import ImageSpec
+from diptych.core.specs import FinishSpec, JobSpec
 from diptych.library import Library
 from diptych.schedule.execution import Execution
 from diptych.schedule.fairness import CLASSES
 from diptych.store.lines import Waiting
 
 
-def settled(spec: ImageSpec, card: Card) -> ImageSpec:
+def settled(spec: JobSpec, card: Card) -> JobSpec:
     """The spec with its size in pixels, its seed and its model's id, so that it is the same job whenever it runs. A
     size that follows from the picture it starts from is left to the engine."""
+    if isinstance(spec, FinishSpec):
+        seed = secrets.randbelow(2**32) if spec.seed < 0 else spec.seed
+        return spec.model_copy(update={"seed": seed, "model": card.id})
     width, height = (spec.width, spec.height) if spec.init_image is not None else picture_size(spec, card)
     seed = secrets.randbelow(2**32) if spec.seed < 0 else spec.seed
     return spec.model_copy(update={"width": width, "height": height, "seed": seed, "model": card.id})
-
-
-def shape_of(spec: ImageSpec) -> str:
-    """"WxH" in pixels of a settled spec; "auto" for a side that follows from the picture it starts from."""
-    return f"{spec.width or 'auto'}x{spec.height or 'auto'}"
 
 
 def cards_of(library: Library, models: Iterable[str]) -> dict[str, Card | DiptychError]:

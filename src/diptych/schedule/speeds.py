@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from diptych.core.specs import ImageSpec
-from diptych.schedule.estimate import speed_shape
+from diptych.core.painting import shape_of, steps_of
+from diptych.core.specs import JobSpec
 from diptych.store.measurements import Measurements
 
 NAME = "step_seconds"
@@ -28,9 +28,9 @@ class Work:
         return self.model, self.shape
 
 
-def work_of(spec: ImageSpec, done: float = 0.0) -> Work:
+def work_of(spec: JobSpec, done: float = 0.0) -> Work:
     """Of a job of which the share `done` is done."""
-    return Work(spec.model, speed_shape(spec), spec.count, spec.steps * spec.count * (1 - done))
+    return Work(spec.model, shape_of(spec), spec.count, steps_of(spec) * spec.count * (1 - done))
 
 
 class Speeds:

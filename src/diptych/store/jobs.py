@@ -13,7 +13,7 @@ from sqlalchemy.engine import RowMapping
 
 from diptych.core.errors import Conflict, NotFound
 from diptych.core.jobs import Artifact, Job, JobState, Priority
-from diptych.core.specs import ImageSpec
+from diptych.core.specs import JobSpec
 from diptych.store.database import Database
 from diptych.store.intake import Entry, Intake
 from diptych.store.lines import QueueReader, change_of, count, queued_total, size_of, with_one_less
@@ -46,7 +46,7 @@ class JobStore(QueueReader):
         self.database.close()
 
     def submit(
-        self, spec: ImageSpec, *, caller: str, priority: Priority, timeout_seconds: float, max_attempts: int,
+        self, spec: JobSpec, *, caller: str, priority: Priority, timeout_seconds: float, max_attempts: int,
         limit: int, id: str | None = None,
     ) -> Job:
         """Accept a job, under an id that the caller may have drawn with `new_id`. When this returns, it is on disk.

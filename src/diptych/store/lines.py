@@ -14,7 +14,8 @@ from sqlalchemy import Connection, Select, func, literal, select, text, true, un
 from sqlalchemy.engine import RowMapping
 
 from diptych.core.jobs import Job, Priority
-from diptych.core.specs import ImageSpec
+from diptych.core.painting import shape_of, steps_of
+from diptych.core.specs import JobSpec
 from diptych.store.database import Database
 from diptych.store.records import job_of
 from diptych.store.tables import IS_QUEUED, jobs, queue_lines
@@ -69,9 +70,9 @@ class Waiting:
 _BRIEF = (jobs.c.seq, jobs.c.id, jobs.c.priority, jobs.c.caller, jobs.c.model, jobs.c.shape)
 
 
-def size_of(spec: ImageSpec) -> dict[str, Any]:
+def size_of(spec: JobSpec) -> dict[str, Any]:
     """What a job's row says about its work."""
-    return {"shape": f"{spec.width}x{spec.height}", "pictures": spec.count, "steps": spec.steps * spec.count}
+    return {"shape": shape_of(spec), "pictures": spec.count, "steps": steps_of(spec) * spec.count}
 
 
 def change_of(row: Mapping[str, Any] | RowMapping, sign: int) -> tuple[LineKey, Amount]:

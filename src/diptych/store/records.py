@@ -14,7 +14,7 @@ from sqlalchemy.engine import RowMapping
 
 from diptych.core.errors import NotFound
 from diptych.core.jobs import Artifact, Job
-from diptych.core.specs import ImageSpec
+from diptych.core.specs import recorded_spec
 from diptych.store.tables import artifacts, jobs
 
 _PLAIN = tuple(key for key in Job.model_fields if key not in ("spec", "metrics", "artifacts"))
@@ -30,7 +30,7 @@ def new_id() -> str:
 
 
 def job_of(row: RowMapping, files: Iterable[Artifact] = ()) -> Job:
-    return Job(**{key: row[key] for key in _PLAIN}, spec=ImageSpec.of_record(json.loads(row["spec"])),
+    return Job(**{key: row[key] for key in _PLAIN}, spec=recorded_spec(json.loads(row["spec"])),
                metrics=json.loads(row["metrics"]), artifacts=tuple(files))
 
 

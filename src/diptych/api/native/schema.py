@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from diptych.core.image_options import ModelId
 from diptych.core.jobs import JobState, Priority
 from diptych.core.samplers import SAMPLERS, SCHEDULES
-from diptych.core.specs import ImageOptions, ImageSpec
+from diptych.core.specs import ImageOptions, JobSpec
 from diptych.schedule.pool import RunnerInfo
 
 PriorityName = Literal["interactive", "batch", "training"]
@@ -82,7 +82,7 @@ class JobView(BaseModel):
     state: JobState
     priority: Priority
     caller: str
-    spec: ImageSpec
+    spec: Annotated[JobSpec, Field(discriminator="kind")]
     progress: float = Field(description="0 to 1")
     position: int | None = None
     eta_seconds: float | None = None

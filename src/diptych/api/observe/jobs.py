@@ -10,6 +10,7 @@ from diptych.api.observe.metrics import Metrics
 from diptych.core.events import ArtifactReady, Event, Failed, Finished, Progress, Queued, Started
 from diptych.core.events import Metrics as Measured
 from diptych.core.jobs import Job
+from diptych.core.painting import steps_of
 from diptych.schedule.execution import Execution
 from diptych.schedule.hub import Hub
 
@@ -58,7 +59,7 @@ class _Attempt:
         job = execution.job
         self._model = metrics.model(job.spec.model)
         # What earlier attempts made is told as done from the start.
-        self._steps = job.spec.steps * len(job.artifacts)
+        self._steps = steps_of(job.spec) * len(job.artifacts)
         metrics.attempts.labels(PANEL, self._model).inc()
         self._say("attempt %d of %d begins", job.attempts, job.max_attempts)
         if job.attempts == 1:
