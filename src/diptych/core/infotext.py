@@ -40,8 +40,8 @@ _FIELDS: dict[str, str] = {
 
 def spec_of_picture(spec: ImageSpec, index: int, card: Card) -> ImageSpec:
     """The spec that makes picture `index` of a job by itself: its own seed and prompts, `count` 1, its size spelled
-    out."""
-    width, height = picture_size(spec, card)
+    out, unless that follows from the picture it starts from."""
+    width, height = (spec.width, spec.height) if spec.init_image is not None else picture_size(spec, card)
     return spec.model_copy(update={
         "seed": picture_seed(spec, index), "count": 1, "width": width, "height": height, "preview_every": 0,
         "resolved": spec.resolved[index:index + 1]})
@@ -55,7 +55,10 @@ def build_infotext(spec: ImageSpec, index: int, card: Card) -> str:
     painted = one.prompts_of(0)
     pairs = {
         "Steps": str(one.steps), "Sampler": one.sampler, "Schedule type": schedule_label(one.schedule),
-        "CFG scale": repr(one.guidance).removesuffix(".0"), "Seed": str(one.seed), "Size": f"{one.width}x{one.height}",
+        "CFG scale": repr(one.guidance).removesuffix(".0"), "Seed": str(one.seed),
+        "Size": f"{one.width}x{one.height}" if one.width and one.height else "",
+        "Denoising strength": f"{one.strength:g}" if one.init_image is not None else "",
+        "Mask blur": f"{one.mask.blur:g}" if one.mask is not None else "",
         **_sampling_pairs(one), "Model hash": card.fingerprint, "Model": one.model,
         "Clip skip": str(one.clip_skip) if one.clip_skip > 1 else "",
         "Template": one.prompt if painted.prompt != one.prompt else "",
