@@ -136,10 +136,10 @@ def write_sd3(folder: Path) -> Path:
     words, encoder = t5()
     StableDiffusion3Pipeline(
         transformer=SD3Transformer2DModel(
-            sample_size=16, patch_size=2, in_channels=4, num_layers=1, attention_head_dim=8, num_attention_heads=4,
-            joint_attention_dim=32, caption_projection_dim=32, pooled_projection_dim=48, out_channels=4,
+            sample_size=16, patch_size=2, in_channels=16, num_layers=1, attention_head_dim=8, num_attention_heads=4,
+            joint_attention_dim=32, caption_projection_dim=32, pooled_projection_dim=48, out_channels=16,
             pos_embed_max_size=32),
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0), vae=vae(shift_factor=0.1),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0), vae=vae(16, shift_factor=0.1),
         text_encoder=clip(first, True, 16), tokenizer=first, text_encoder_2=clip(second, True, 16, "gelu"),
         tokenizer_2=second, text_encoder_3=encoder, tokenizer_3=words).save_pretrained(folder)
     return folder
