@@ -12,13 +12,15 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 
+import numpy as np
 import torch
 
 from diptych.core.errors import Conflict, DiptychError, Unavailable
 from diptych.core.events import Event, Failed, Finished, Metrics, Preview
 from diptych.core.logs import run_fields
+from diptych.engines.image.finish.worker import Errands
 from diptych.engines.image.guiding import Predictor, size_of
 from diptych.engines.image.lane import Lane
 from diptych.engines.image.model import ImageModel
@@ -64,6 +66,12 @@ def _turns(positions: Sequence[int], wanted: Sequence[int]) -> Iterator[int]:
         yield from (position for position in positions if wanted[position] > served)
 
 
+Finish = Callable[[Lane, np.ndarray], None]
+"""Has a picture finished elsewhere, uint8 (height, width, 3). What comes of it is left for the batcher (`leave`)."""
+LOOK_SECONDS = 0.1
+"""Between two looks at runs that wait for nothing but that."""
+
+
 class Batcher:
     """Runs requests on one model until closed.
 
@@ -75,6 +83,7 @@ class Batcher:
 
     def __init__(
         self, model: ImageModel, samplers: SamplerFactory, cap: int, threads: int, pixels: int | None = None,
+        finish: Finish | None = None,
     ) -> None:
         self._model = model
         self._cap = cap
@@ -89,6 +98,8 @@ class Batcher:
         self._denoised: deque[Lane] = deque()
         self._turn = 0
         self._wake = threading.Condition()
+        self._finish = finish
+        self._errands = Errands(self._notify)
         self._closing = False
         self._thread = threading.Thread(target=self._main, name="image-batcher", daemon=True)
         self._thread.start()
@@ -131,11 +142,19 @@ class Batcher:
             self._wake.notify()
         self._thread.join()
 
+    def leave(self, errand: Callable[[], None]) -> None:
+        """Have the batcher's thread call `errand` between two steps; it must not raise. Any thread."""
+        self._errands.leave(errand)
+
+    def _notify(self) -> None:
+        with self._wake:
+            self._wake.notify()
+
     def _main(self) -> None:
         threads = 0
         while True:
             with self._wake:
-                self._wake.wait_for(lambda: self._closing or bool(self._runs))
+                self._wake.wait_for(lambda: self._closing or bool(self._runs) or bool(self._errands))
                 runs = list(self._runs.values())
                 if self._closing:
                     break
@@ -149,6 +168,7 @@ class Batcher:
 
     def _tick(self, runs: list[Run]) -> None:
         """One step of a fair share of all lanes, then as many decodes as take no longer than the step did."""
+        self._errands.run()
         for run in runs:
             self._sweep(run)
         runs = [run for run in runs if not run.ended]
@@ -163,6 +183,9 @@ class Batcher:
         self._denoised.extend(lane for lane in stepped if lane.done and not lane.run.ended)
         self._tell(runs)
         self._decode(deadline=2 * time.monotonic() - began)
+        if runs and not stepped and not self._denoised:
+            with self._wake:  # all that is left is being finished elsewhere
+                self._wake.wait_for(lambda: self._closing or bool(self._errands), LOOK_SECONDS)
 
     def _sweep(self, run: Run) -> None:
         """End a run that was cancelled, is overdue or has nothing left to do."""
@@ -172,7 +195,7 @@ class Batcher:
             self._end(run, Failed(
                 message=f"the job took longer than {run.timeout_seconds:g} seconds", status=504, code="timeout"))
         elif run.complete:
-            self._end(run, Finished())
+            self._end(run, run.end())
 
     def _select(self, runs: list[Run]) -> list[Lane]:
         """Lanes to step now. A run's earlier pictures go first, so that they are finished first."""
@@ -256,12 +279,19 @@ class Batcher:
                 with self._memory.measured(f"{width}x{height} decode"):
                     pixels = self._model.decode(lane.latents)
                 lane.run.decode_seconds += time.monotonic() - began
-                lane.run.finish_picture(lane, pixels)
+                self._deliver(lane, pixels)
             except Exception as error:
                 self._fail(lane.run, error)
                 continue
             if lane.run.complete:
-                self._end(lane.run, Finished())
+                self._end(lane.run, lane.run.end())
+
+    def _deliver(self, lane: Lane, pixels: np.ndarray) -> None:
+        """Write a decoded picture, or have it finished first, which goes on beside the steps."""
+        if lane.run.finishes and self._finish is not None:
+            self._finish(lane, lane.run.painted(pixels))
+        else:
+            lane.run.finish_picture(lane, pixels)
 
     def _steps_wait(self) -> bool:
         with self._wake:
@@ -282,6 +312,11 @@ class Batcher:
         run.tell(last)
         run.lanes.clear()
         run.waiting.clear()
+
+    def fail(self, run: Run, error: Exception) -> None:
+        """End a run that is here with an error; the batcher's thread only."""
+        if not run.ended:
+            self._fail(run, error)
 
     def _fail(self, run: Run, error: Exception) -> None:
         if not isinstance(error, DiptychError):

@@ -6,6 +6,7 @@ import importlib
 import secrets
 from typing import Any
 
+import numpy as np
 import torch
 
 from diptych.core.cards import Card
@@ -14,13 +15,15 @@ from diptych.core.errors import Conflict, InvalidRequest, Unavailable
 from diptych.core.image_options import MAX_SEED
 from diptych.core.painting import stages_of
 from diptych.core.protocol import LoadRequest, RunRequest
-from diptych.core.specs import ImageSpec
+from diptych.core.specs import FinishSpec, ImageSpec
 from diptych.engines.base import Emit
 from diptych.engines.image.accepting import device_of, dtype_of, made_folder, picture_spec
 from diptych.engines.image.batcher import Batcher
 from diptych.engines.image.canvas import Canvas
 from diptych.engines.image.companions import Companions
 from diptych.engines.image.control.units import units_of
+from diptych.engines.image.finish.finishing import Finishing, deliver
+from diptych.engines.image.lane import Lane
 from diptych.engines.image.model import ImageModel, LoadModel
 from diptych.engines.image.prompting import PicturePrompts
 from diptych.engines.image.run import Run
@@ -46,6 +49,7 @@ class ImageEngine:
         self._samplers: SamplerFactory | None = None
         self._batcher: Batcher | None = None
         self._companions = Companions()
+        self._finishing: Finishing | None = None
         self._whole: Any = None
         """The engine that paints with a whole pipeline of diffusers, where the model is of a family without a file."""
 
@@ -53,6 +57,11 @@ class ImageEngine:
         if self._batcher is not None or self._whole is not None:
             raise Conflict("this runner holds a model already")
         torch.set_num_threads(request.threads)
+        self._load(request)
+        self._finishing = Finishing(
+            device_of(request.options), lambda: self.threads or 1, self.submit, self.cancel, request.card)
+
+    def _load(self, request: LoadRequest) -> None:
         if request.card.family == PIPELINE:
             whole = importlib.import_module(f"{__package__}.{PIPELINE}").PipelineEngine()
             whole.load(request)
@@ -66,7 +75,8 @@ class ImageEngine:
         self._samplers = SamplerFactory(model.scheduler_config)
         cap = int(request.options.get("image_batch", DEFAULT_BATCH))
         pixels = int(request.options.get("batch_pixels", 0))
-        self._batcher = Batcher(model, self._samplers, max(cap, 1), request.threads, pixels or None)
+        self._batcher = Batcher(
+            model, self._samplers, max(cap, 1), request.threads, pixels or None, self._finish)
 
     @property
     def threads(self) -> int | None:
@@ -86,6 +96,9 @@ class ImageEngine:
         return {} if self._batcher is None else self._batcher.passes
 
     def submit(self, request: RunRequest, emit: Emit) -> None:
+        if isinstance(request.spec, FinishSpec) and self._finishing is not None:
+            self._finishing.job(request, request.spec, emit)
+            return
         if self._whole is not None:
             self._whole.submit(request, emit)
             return
@@ -103,9 +116,11 @@ class ImageEngine:
         units = units_of(spec, request, self._model, self._companions)
         self._batcher.add(Run(
             request.id, spec, self._card, made_folder(request), frozenset(request.skip), emit, request.timeout_seconds,
-            request.share, canvas, refine=refine, units=units))
+            request.share, canvas, refine=refine, units=units, request=request))
 
     def cancel(self, id: str) -> bool:
+        if self._finishing is not None and self._finishing.cancel(id):
+            return True
         if self._whole is not None:
             return bool(self._whole.cancel(id))
         return self._batcher is not None and self._batcher.cancel(id)
@@ -116,6 +131,13 @@ class ImageEngine:
         if self._batcher is not None:
             self._batcher.close()
             self._batcher = self._model = self._samplers = None
+        if self._finishing is not None:
+            self._finishing.close()
+            self._finishing = None
+
+    def _finish(self, lane: Lane, pixels: np.ndarray) -> None:
+        assert self._finishing is not None and self._batcher is not None
+        deliver(self._finishing, self._batcher, lane, pixels)
 
     def _check_prompts(self, spec: ImageSpec) -> None:
         """Raises InvalidRequest for prompts that this model cannot follow."""

@@ -14,13 +14,15 @@ import numpy as np
 
 from diptych.core.cards import Card
 from diptych.core.checks import picture_seed
-from diptych.core.events import ArtifactReady, Event, Progress
+from diptych.core.events import ArtifactReady, Event, Finished, Progress
 from diptych.core.infotext import build_text_chunks
 from diptych.core.logs import run_fields
 from diptych.core.painting import steps_of
+from diptych.core.protocol import RunRequest
 from diptych.core.specs import ImageSpec
 from diptych.engines.image.canvas import Canvas
 from diptych.engines.image.enlarging import Upscale
+from diptych.engines.image.finish.stages import told_refused
 from diptych.engines.image.lane import Lane
 from diptych.engines.image.model import Contexts, ImageModel
 from diptych.engines.image.png import write_png
@@ -52,6 +54,8 @@ class Run:
     refine: ImageModel | None = None
     units: tuple[Unit, ...] = ()
     """Of control."""
+    request: RunRequest | None = None
+    """What it was made of."""
     cancelled: bool = False
     ended: bool = False
     accepted: float = field(default_factory=time.monotonic)
@@ -60,6 +64,8 @@ class Run:
     lanes: list[Lane] = field(default_factory=list)
     steps_of_done: int = 0
     pictures: int = 0
+    refused: dict[int, float] = field(default_factory=dict)
+    """Pictures that the check for nudity refused, and their scores."""
     unet_seconds: float = 0.0
     decode_seconds: float = 0.0
     _told: int = -1
@@ -113,17 +119,44 @@ class Run:
         made: Made = self._kept[name]
         return made
 
-    def finish_picture(self, lane: Lane, pixels: np.ndarray) -> None:
-        """Write picture and text, tell its path, forget its lane. Raises OSError."""
-        if self.canvas is not None:
-            pixels = self.canvas.finish(pixels)
+    @property
+    def finishes(self) -> bool:
+        """Whether something is done with its pictures once they are painted."""
+        return bool(self.spec.finish) or self.spec.nsfw != "off"
+
+    def painted(self, pixels: np.ndarray) -> np.ndarray:
+        """What was decoded, put back into the picture that it started from."""
+        return pixels if self.canvas is None else self.canvas.finish(pixels)
+
+    def write(self, lane: Lane, pixels: np.ndarray, notes: dict[str, Any] | None = None) -> Path:
+        """Write picture, uint8 (height, width, 3 or 4), and text; any thread. Raises OSError."""
         path = self.output_dir / f"{lane.index:03d}.png"
-        write_png(path, pixels, build_text_chunks(self.spec, lane.index, self.card))
+        write_png(path, pixels, build_text_chunks(self.spec, lane.index, self.card, notes))
+        return path
+
+    def finish_picture(self, lane: Lane, pixels: np.ndarray) -> None:
+        """Put what was decoded back into the picture that it started from, write it and tell it. Raises OSError."""
+        pixels = self.painted(pixels)
+        self.tell_picture(lane, self.write(lane, pixels), *pixels.shape[:2])
+
+    def tell_picture(self, lane: Lane, path: Path, height: int, width: int) -> None:
+        """Tell the path of a picture that is written, forget its lane."""
+        self._forget(lane)
+        self.pictures += 1
+        self.tell(ArtifactReady(index=lane.index, path=str(path), seed=lane.seed, width=width, height=height))
+
+    def refuse_picture(self, lane: Lane, score: float) -> None:
+        """Forget the lane of a picture that the check for nudity refused; the job's end tells it."""
+        self._forget(lane)
+        self.refused[lane.index] = score
+
+    def end(self) -> Event:
+        """The last event, where nothing is left to do."""
+        return told_refused(self.refused, self.spec.count) if self.refused else Finished()
+
+    def _forget(self, lane: Lane) -> None:
         self.lanes.remove(lane)
         self.steps_of_done += lane.steps_made
-        self.pictures += 1
-        height, width = pixels.shape[:2]
-        self.tell(ArtifactReady(index=lane.index, path=str(path), seed=lane.seed, width=width, height=height))
 
     def tell_progress(self) -> None:
         """A Progress event when a step was done since the last one. Skipped pictures count as done."""

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from diptych.core.errors import Forbidden, InvalidRequest
+from diptych.core.events import Failed
 from diptych.core.finish import (
     Background,
     Detail,
@@ -178,3 +179,12 @@ def _picture(path: str) -> Image.Image:
     with Image.open(Path(path)) as opened:
         picture: Image.Image = opened.convert("RGBA" if opened.has_transparency_data else "RGB")
         return picture
+
+
+def told_refused(refused: dict[int, float], count: int) -> Failed:
+    """The end of a job of `count` pictures of which some were refused: index and score of each."""
+    named = ", ".join(f"picture {index} (score {score:.2f})" for index, score in sorted(refused.items()))
+    rest = "; the others are kept" if len(refused) < count else ""
+    return Failed(
+        message=f"the check for nudity refused {len(refused)} of {count} pictures: {named}{rest}", status=403,
+        param="nsfw", code=PictureRefused.code)
