@@ -109,6 +109,18 @@ def part_of(parts: Iterable[PartCard], kind: str, id: str) -> PartCard:
     raise NotFound(f"no {words} {id[:200]!r}; there are: {known}", param=kind, code=f"{kind}_not_found")
 
 
+def names_of(parts: Iterable[PartCard]) -> dict[str, str]:
+    """Ids by what a prompt may call each part, in small letters: its id, and where that is no other's id, its name, or
+    the word of an embedding."""
+    found: dict[str, str] = {}
+    others: dict[str, str] = {}
+    for part in parts:
+        found[part.id.casefold()] = part.id
+        for name in (part.name, *(part.triggers if part.kind == "embedding" else ())):
+            others.setdefault(name.casefold(), part.id)
+    return {**others, **found}
+
+
 def add_part(parts: dict[tuple[str, str], PartCard], card: PartCard) -> None:
     """Add under its kind and id; a different file of the same name gets a piece of its fingerprint behind it, a copy of
     one that is there is left out."""

@@ -11,6 +11,7 @@ import errno
 import logging
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 
@@ -92,7 +93,7 @@ class Batcher:
         self._memory = PassMemory(model.device)
         self._predict = Predictor(self._memory)
         self._starter = Starter(model, samplers)
-        self._tilings: dict[int, Tiling] = {}
+        self._tilings: weakref.WeakKeyDictionary[ImageModel, Tiling] = weakref.WeakKeyDictionary()
         self._preview = LatentPreview(model)
         self._runs: dict[str, Run] = {}
         self._denoised: deque[Lane] = deque()
@@ -257,7 +258,9 @@ class Batcher:
         return [lanes[start:start + most] for start in range(0, len(lanes), most)]
 
     def _tiling(self, model: ImageModel) -> Tiling:
-        return self._tilings.setdefault(id(model), Tiling(*model.modules))
+        if model not in self._tilings:
+            self._tilings[model] = Tiling(*model.modules)
+        return self._tilings[model]
 
     def _show(self, lane: Lane) -> None:
         assert lane.final is not None
@@ -275,9 +278,10 @@ class Batcher:
             began = time.monotonic()
             try:
                 width, height = size_of(lane)
-                self._tiling(self._model).set(lane.stage.spec.tiling)
+                coder = lane.run.coder(self._model)
+                self._tiling(coder).set(lane.stage.spec.tiling)
                 with self._memory.measured(f"{width}x{height} decode"):
-                    pixels = self._model.decode(lane.latents)
+                    pixels = coder.decode(lane.latents)
                 lane.run.decode_seconds += time.monotonic() - began
                 self._deliver(lane, pixels)
             except Exception as error:

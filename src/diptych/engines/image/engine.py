@@ -12,17 +12,22 @@ import torch
 from diptych.core.cards import Card
 from diptych.core.checks import check, check_size
 from diptych.core.errors import Conflict, InvalidRequest, Unavailable
-from diptych.core.image_options import MAX_SEED
+from diptych.core.image_options import MAX_SEED, Reference
 from diptych.core.painting import stages_of
 from diptych.core.protocol import LoadRequest, RunRequest
 from diptych.core.specs import FinishSpec, ImageSpec
+from diptych.core.stages import BUILT_IN_UPSCALERS
 from diptych.engines.base import Emit
 from diptych.engines.image.accepting import device_of, dtype_of, made_folder, picture_spec
+from diptych.engines.image.adapters.extras import Extras
 from diptych.engines.image.batcher import Batcher
 from diptych.engines.image.canvas import Canvas
 from diptych.engines.image.companions import Companions
 from diptych.engines.image.control.units import units_of
+from diptych.engines.image.enlarging import Upscale
 from diptych.engines.image.finish.finishing import Finishing, deliver
+from diptych.engines.image.finish.upscale import by_network
+from diptych.engines.image.finish.upscalers import load_upscaler
 from diptych.engines.image.lane import Lane
 from diptych.engines.image.model import ImageModel, LoadModel
 from diptych.engines.image.prompting import PicturePrompts
@@ -108,15 +113,16 @@ class ImageEngine:
         check(spec, self._card)
         canvas = canvas_of(spec, request.files, self._model)
         spec = self._complete(spec, canvas)
+        extras = Extras.of(spec, request.files, self._model, self._companions)
         for stage in stages_of(spec):
             check(stage.spec, self._card)
             self._samplers.check(stage.spec)
-            self._check_prompts(stage.spec)
+            self._check_prompts(stage.spec, extras)
         refine = self._refiner(spec, request)
         units = units_of(spec, request, self._model, self._companions)
         self._batcher.add(Run(
             request.id, spec, self._card, made_folder(request), frozenset(request.skip), emit, request.timeout_seconds,
-            request.share, canvas, refine=refine, units=units, request=request))
+            request.share, canvas, upscale=self._upscale(spec, request), extras=extras, refine=refine, units=units, request=request))
 
     def cancel(self, id: str) -> bool:
         if self._finishing is not None and self._finishing.cancel(id):
@@ -139,7 +145,7 @@ class ImageEngine:
         assert self._finishing is not None and self._batcher is not None
         deliver(self._finishing, self._batcher, lane, pixels)
 
-    def _check_prompts(self, spec: ImageSpec) -> None:
+    def _check_prompts(self, spec: ImageSpec, extras: Extras) -> None:
         """Raises InvalidRequest for prompts that this model cannot follow."""
         assert self._model is not None
         layers = self._model.text_layers
@@ -147,7 +153,7 @@ class ImageEngine:
             raise InvalidRequest(
                 f"clip_skip is {spec.clip_skip}, but the text encoder of this model has {layers} layers",
                 param="clip_skip")
-        combined = [PicturePrompts(spec, index).combined for index in range(max(1, len(spec.resolved)))]
+        combined = [PicturePrompts(spec, index, extras).combined for index in range(max(1, len(spec.resolved)))]
         if self._model.distilled_guidance and any(combined):
             raise InvalidRequest(
                 "prompt has parts joined by AND; this model was distilled to work without guidance, which they need",
@@ -163,6 +169,19 @@ class ImageEngine:
         check_size(width, height, self._model.multiple)
         seed = secrets.randbelow(MAX_SEED) if spec.seed < 0 else spec.seed
         return spec.model_copy(update={"width": width, "height": height, "seed": seed})
+
+    def _upscale(self, spec: ImageSpec, request: RunRequest) -> Upscale | None:
+        """What `hires.upscaler` names, where it is of the library. Raises InvalidRequest."""
+        if spec.hires is None or spec.hires.upscaler in BUILT_IN_UPSCALERS:
+            return None
+        assert self._model is not None
+        device, name, param = self._model.device, spec.hires.upscaler, "hires.upscaler"
+        path = request.files.get(Reference("upscaler", name, param).key)
+        if path is None:
+            raise InvalidRequest(f"{param} is {name!r}, which is not there", param=param)
+        network = self._companions.get(
+            "upscaler", path, lambda path: load_upscaler(path, device, self.threads or 1, param=param))
+        return lambda pixels, size: by_network(pixels, size, network, lambda share: None, param=param)
 
     def _refiner(self, spec: ImageSpec, request: RunRequest) -> ImageModel | None:
         """The model that takes over; loaded here, while others' steps go on. Raises InvalidRequest."""

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from diptych.core.size_hints import SizeHints
+from diptych.engines.image.adapters.layers import Chosen
 from diptych.engines.image.control.rows import controlled, rows_of
 from diptych.engines.image.lane import Lane
 from diptych.engines.image.model import ImageModel, Pass
@@ -57,7 +58,8 @@ def _assembled(model: ImageModel, lanes: Sequence[Lane]) -> tuple[Pass, list[int
              for _ in range(count)]
     return Pass(
         torch.cat(latents), torch.tensor(times, device=model.device), torch.cat(contexts),
-        torch.tensor(scales, device=model.device), extra=torch.cat(extra) if extra else None,
+        torch.tensor(scales, device=model.device), adapters=_adapters(lanes, counts),
+        extra=torch.cat(extra) if extra else None,
         pooled=pooled, time_ids=ids), counts
 
 
@@ -73,6 +75,13 @@ def _told(model: ImageModel, lanes: Sequence[Lane]) -> tuple[torch.Tensor | None
         pooled += [contexts.negative_pooled, contexts.pooled] if lane.guided else [contexts.pooled]
         ids.append(told if lane.guided else told[1:])
     return torch.cat(pooled), torch.cat(ids)
+
+
+def _adapters(lanes: Sequence[Lane], counts: Sequence[int]) -> tuple[Chosen, ...]:
+    """Of each row; empty where no lane has any."""
+    if not any(lane.adapters for lane in lanes):
+        return ()
+    return tuple(lane.adapters for lane, count in zip(lanes, counts, strict=True) for _ in range(count))
 
 
 def _predicted(model: ImageModel, made: Pass, most: int) -> torch.Tensor:

@@ -10,6 +10,7 @@ import torch
 
 from diptych.core.errors import JobFailed
 from diptych.core.painting import Stage
+from diptych.engines.image.adapters.layers import Chosen
 from diptych.engines.image.blend import Blend
 from diptych.engines.image.model import Contexts, ImageModel
 from diptych.engines.image.prompting import PicturePrompts
@@ -49,6 +50,11 @@ class Lane:
     def group(self) -> tuple[Hashable, ...]:
         """Lanes of equal group fit into one UNet pass."""
         return (id(self.model), *self.latents.shape, self.contexts.tokens, self.stage.spec.tiling)
+
+    @property
+    def adapters(self) -> Chosen:
+        """Of the UNet that makes the next step; a refiner has none."""
+        return () if self.model is self.run.refine else self.prompts.unet
 
     @property
     def steps_made(self) -> int:

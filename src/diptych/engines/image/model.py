@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from diptych.core.size_hints import SizeHints
+from diptych.engines.image.adapters.extras import ModelAdapters
 from diptych.engines.image.control.image_prompt import ImagePrompt
 from diptych.engines.image.prompting import Texts
 
@@ -110,6 +111,8 @@ class ImageModel(Protocol):
     """Channels that the UNet takes beside the latents: 1 + C of models for inpainting, else 0."""
     modules: tuple[torch.nn.Module, ...]
     """Those with convolutions over latents and pixels: UNet and VAE."""
+    adapters: ModelAdapters
+    """Where it takes adapters and embeddings."""
     text_layers: int
     """Layers of the text encoder: the largest `clip_skip`."""
 

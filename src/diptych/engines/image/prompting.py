@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from diptych.core.errors import InvalidRequest
 from diptych.core.specs import ImageSpec
 from diptych.prompts.check import checked
 from diptych.prompts.nodes import Prompt
 from diptych.prompts.schedule import Segment, Segments, at_step, changes
+
+if TYPE_CHECKING:
+    from diptych.engines.image.adapters.extras import Extras
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,11 @@ class Texts:
     adapters: tuple[tuple[str, float], ...] = ()
     words: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
+    @property
+    def without_extras(self) -> Texts:
+        """The same texts for a model that has none of the adapters and embeddings."""
+        return dataclasses.replace(self, adapters=(), words=()) if self.adapters or self.words else self
+
 
 def plain_texts(prompt: str, negative_prompt: str = "") -> Texts:
     """Two texts that mean their words."""
@@ -32,12 +43,26 @@ def plain_texts(prompt: str, negative_prompt: str = "") -> Texts:
 
 
 class PicturePrompts:
-    """The prompts of one picture of a spec. Raises InvalidRequest for what cannot be done."""
+    """The prompts of one picture of a spec, and the adapters they are painted with: `unet`. Raises InvalidRequest for
+    what cannot be done.
 
-    def __init__(self, spec: ImageSpec, index: int) -> None:
+    Args:
+        extras: what was loaded for the request; None of a model that takes no adapters.
+    """
+
+    def __init__(self, spec: ImageSpec, index: int, extras: Extras | None = None) -> None:
         texts = spec.prompts_of(index)
         self._positive: Prompt = checked(texts.prompt, syntax=spec.prompt_syntax, param="prompt")
         self._negative: Prompt = checked(texts.negative_prompt, syntax=spec.prompt_syntax, param="negative_prompt")
+        self.unet: tuple[tuple[str, float], ...] = ()
+        self._text: tuple[tuple[str, float], ...] = ()
+        self._words: tuple[tuple[str, tuple[int, ...]], ...] = ()
+        if extras is not None:
+            self.unet, self._text = extras.chosen(spec, (self._positive, self._negative))
+            self._words = extras.tokens
+        elif self._positive.networks or self._negative.networks:
+            raise InvalidRequest("prompt names a network, but models of this family take none", param="prompt",
+                                 code="network_unsupported")
         self._steps = spec.steps
         self._clip_skip = spec.clip_skip
         self.changes = changes(self._positive) or changes(self._negative)
@@ -52,4 +77,4 @@ class PicturePrompts:
         return Texts(
             tuple(at_step(part, step, self._steps) for part in self._positive.parts),
             tuple(part.weight for part in self._positive.parts),
-            at_step(self._negative.parts[0], step, self._steps), self._clip_skip)
+            at_step(self._negative.parts[0], step, self._steps), self._clip_skip, self._text, self._words)

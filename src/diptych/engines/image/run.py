@@ -20,6 +20,7 @@ from diptych.core.logs import run_fields
 from diptych.core.painting import steps_of
 from diptych.core.protocol import RunRequest
 from diptych.core.specs import ImageSpec
+from diptych.engines.image.adapters.extras import Extras
 from diptych.engines.image.canvas import Canvas
 from diptych.engines.image.enlarging import Upscale
 from diptych.engines.image.finish.stages import told_refused
@@ -52,6 +53,8 @@ class Run:
     upscale: Upscale | None = None
     """What `hires.upscaler` names, where it is an upscaler of the library."""
     refine: ImageModel | None = None
+    extras: Extras | None = None
+    """Adapters, embeddings and another VAE."""
     units: tuple[Unit, ...] = ()
     """Of control."""
     request: RunRequest | None = None
@@ -106,8 +109,16 @@ class Run:
     def seed_of(self, index: int) -> int:
         return picture_seed(self.spec, index)
 
+    def coder(self, model: ImageModel) -> ImageModel:
+        """What pictures are decoded and encoded with: the model, or one with another VAE."""
+        coder: ImageModel | None = None if self.extras is None else self.extras.coder
+        return coder or model
+
     def contexts_of(self, texts: Texts, model: ImageModel) -> Contexts:
-        """Embeddings of these texts; pictures that are painted of the same ones share them."""
+        """Embeddings of these texts; pictures that are painted of the same ones share them. Adapters and embeddings are
+        not the refiner's."""
+        if model is self.refine:
+            texts = texts.without_extras
         if self._encoded is None or self._encoded[0] != texts or self._encoded[1] is not model:
             self._encoded = (texts, model, model.encode(texts))
         return self._encoded[2]

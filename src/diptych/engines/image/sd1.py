@@ -22,6 +22,8 @@ from transformers.utils.logging import disable_progress_bar
 
 from diptych.core.errors import InvalidRequest, JobFailed
 from diptych.core.size_hints import SizeHints
+from diptych.engines.image.adapters.extras import ModelAdapters
+from diptych.engines.image.adapters.names import UNET
 from diptych.engines.image.checkpoint import Parts, load_checkpoint
 from diptych.engines.image.checkpoint_text import TextEncoder
 from diptych.engines.image.conditioning import ClipEncoder
@@ -65,6 +67,7 @@ class StableDiffusion1:
         self._prompting: ImagePrompting | None = None
         self._guidance_features: int | None = unet.config.time_cond_proj_dim
         self.distilled_guidance = self._guidance_features is not None
+        self.adapters = ModelAdapters(unet, encoder.parts)
 
     def encode(self, texts: Texts) -> Contexts:
         return self._encoder(texts)
@@ -73,6 +76,10 @@ class StableDiffusion1:
         return None
 
     def predict(self, rows: Pass) -> torch.Tensor:
+        with self.adapters.layers.using(UNET, rows.adapters):
+            return self._predict(rows)
+
+    def _predict(self, rows: Pass) -> torch.Tensor:
         if rows.image_prompts and self._prompting is None:
             # The UNet's attentions are left alone until the first request with an IP-Adapter.
             self._prompting = ImagePrompting(self.unet)

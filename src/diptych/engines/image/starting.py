@@ -34,7 +34,7 @@ class Starter:
         index = run.waiting[0]
         seed = run.seed_of(index)
         first, *later = stages_of(run.spec)
-        prompts = PicturePrompts(first.spec, index)
+        prompts = PicturePrompts(first.spec, index, run.extras)
         contexts = run.contexts_of(prompts.at(0), self._model)
         sampler = self._samplers.build(first.spec, seed, first.skip)
         lane = Lane(run, index, seed, self._model, first, tuple(later), sampler, prompts, contexts, torch.empty(0))
@@ -61,11 +61,11 @@ class Starter:
     def _go_on(self, lane: Lane) -> None:
         """Begin the pass that follows the one that is done."""
         made = lane.steps_made
-        latents = enlarged(lane.latents, lane.stage.spec, self._model, lane.run.upscale)
+        latents = enlarged(lane.latents, lane.stage.spec, lane.run.coder(self._model), lane.run.upscale)
         lane.stage, *later = lane.later
         lane.later, lane.made_before = tuple(later), made
         lane.model, lane.blend = self._model, None
-        lane.prompts = PicturePrompts(lane.stage.spec, lane.index)
+        lane.prompts = PicturePrompts(lane.stage.spec, lane.index, lane.run.extras)
         lane.contexts = lane.run.contexts_of(lane.prompts.at(0), lane.model)
         lane.sampler = self._samplers.build(lane.stage.spec, lane.seed, lane.stage.skip)
         noise = self._draw(lane.sampler, latents.shape)
@@ -83,7 +83,7 @@ class Starter:
         """The order in which numbers are drawn is that of diffusers' pipelines, so that seeds mean the same."""
         model, sampler, spec = self._model, lane.sampler, lane.stage.spec
         draw = functools.partial(self._draw, sampler)
-        moments = lane.run.once("moments", lambda: model.encode_picture(canvas.pixels))
+        moments = lane.run.once("moments", lambda: lane.run.coder(model).encode_picture(canvas.pixels))
         free = spec.strength >= 1.0 and canvas.mask is not None
         if model.extra_channels and free:
             origin = None
@@ -119,7 +119,7 @@ class Starter:
         if mask is None or canvas.mask is None:
             return self._unmasked(lane)
         hidden = canvas.mask >= 0.5
-        moments = lane.run.once("masked moments", lambda: model.encode_picture(canvas.pixels, hidden))
+        moments = lane.run.once("masked moments", lambda: lane.run.coder(model).encode_picture(canvas.pixels, hidden))
         return torch.cat([mask, moments.sample(functools.partial(self._draw, lane.sampler))], dim=1)
 
     def _unmasked(self, lane: Lane) -> torch.Tensor | None:
@@ -131,7 +131,7 @@ class Starter:
         side = model.scale_factor
         nothing = np.zeros((height * side, width * side, 3), np.uint8)
         hidden = np.ones(nothing.shape[:2], bool)
-        moments = lane.run.once(f"gray {width}x{height}", lambda: model.encode_picture(nothing, hidden))
+        moments = lane.run.once(f"gray {width}x{height}", lambda: lane.run.coder(model).encode_picture(nothing, hidden))
         return torch.cat([torch.ones_like(lane.latents[:, :1], dtype=model.dtype), moments.mean], dim=1)
 
 
