@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from diptych.core.finish import NsfwAction
 from diptych.core.guard import Guard
 from diptych.core.routes import Route, RouteName
 from diptych.core.tools import SERVER, HttpTool, McpServer
@@ -97,6 +98,8 @@ class Settings(BaseSettings):
     text_cache_type: Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"] = Field(
         "f16", description="type of the KV cache of text models; q8_0 takes half of f16's memory")
     text_flash_attention: Literal["auto", "on", "off"] = Field("auto", description="flash attention of text models")
+    nsfw: NsfwAction = Field("off", description=(
+        "what happens to every picture in which nudity is found, at least: off, it is not looked for; blur; refuse"))
     guard: Guard | None = Field(None, description=(
         "judges what users say and what models answer, for every request in text: {model, threshold, thresholds, "
         "categories, input, output}"))

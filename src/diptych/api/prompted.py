@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from typing import Any
 
+from diptych.api.finished import held_to
 from diptych.core.jobs import Job
 from diptych.core.specs import ImageSpec, JobSpec
 from diptych.library.parts import names_of
@@ -21,6 +22,7 @@ class PromptedDispatcher(Dispatcher):
         """Raises what `Dispatcher.submit` does, and InvalidRequest for what the prompts cannot ask for."""
         if spec.seed < 0:
             spec = spec.model_copy(update={"seed": secrets.randbelow(2**32)})
+        spec = held_to(spec, self._settings.nsfw)
         if isinstance(spec, ImageSpec):
             spec = await asyncio.to_thread(self._prepared, spec)
         return await super().submit(spec, caller=caller, **more)

@@ -107,8 +107,8 @@ class Api:
 
     # Jobs
 
-    def submit(self, spec: dict[str, Any]) -> dict[str, Any]:
-        job: dict[str, Any] = self.request("POST", "/api/jobs", body=spec)
+    def submit(self, spec: dict[str, Any], path: str = "/api/jobs") -> dict[str, Any]:
+        job: dict[str, Any] = self.request("POST", path, body=spec)
         return job
 
     def job(self, id: str) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from diptych.cli import (
     serve,
     top,
     translate,
+    upscale,
 )
 from diptych.cli.errors import CliError
 from diptych.core.errors import DiptychError
@@ -33,6 +34,8 @@ app = typer.Typer(
 
 app.command()(serve.serve)
 app.command()(image.image)
+app.command()(upscale.upscale)
+app.command()(upscale.watermark)
 app.command(epilog=chat.EPILOG)(chat.chat)
 app.command(epilog=classify.EPILOG)(classify.classify)
 app.command(epilog=translate.EPILOG)(translate.translate)

@@ -10,7 +10,7 @@ import typer
 from diptych.cli.options import AsJson, DataDir, Server
 
 if TYPE_CHECKING:
-    from diptych.core.specs import ImageSpec
+    from diptych.core.specs import JobSpec
 
 ROUNDING = 2
 """How far, of 255, a picture made alone and the same one made among others may lie apart."""
@@ -41,7 +41,7 @@ def rerun(
 
     spec = read_spec(file)
     with connected(server, data_dir) as api:
-        job = run_job(api, request_of(spec))
+        job = run_job(api, request_of(spec), "/api/jobs" if spec.kind == "image" else "/api/finish")
         made = save(api, job, output or file.with_name(f"{file.stem}-rerun.png"))[0]
     difference = compare(file, made)
     if as_json:
@@ -53,21 +53,23 @@ def rerun(
     say(_words(difference))
 
 
-def request_of(spec: ImageSpec) -> dict[str, Any]:
-    """The request that paints this picture: with the prompts that were drawn for it, where these are known."""
+def request_of(spec: JobSpec) -> dict[str, Any]:
+    """The request that makes this picture: with the prompts that were drawn for it, where these are known."""
+    if spec.kind == "finish":
+        return spec.model_dump(mode="json", exclude={"kind", "count"})
     request = spec.model_dump(mode="json", exclude={"resolved", "named"})
     if spec.resolved and spec.resolved[0].prompt:
         request |= {**spec.prompts_of(0).model_dump(), "styles": []}
     return request
 
 
-def read_spec(file: Path) -> ImageSpec:
+def read_spec(file: Path) -> JobSpec:
     """The spec inside a PNG. Raises `CliError` for a file that is no picture or carries none."""
     from PIL import Image, UnidentifiedImageError
 
     from diptych.cli.errors import CliError
     from diptych.core.errors import DiptychError
-    from diptych.core.infotext import spec_from_text_chunks
+    from diptych.core.infotext import work_from_text_chunks
 
     try:
         with Image.open(file) as picture:
@@ -76,7 +78,7 @@ def read_spec(file: Path) -> ImageSpec:
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise CliError(f"{file} is no picture that can be read") from error
     try:
-        return spec_from_text_chunks(chunks)
+        return work_from_text_chunks(chunks)
     except DiptychError as error:
         raise CliError(f"{file}: {error.message}") from error
 

@@ -50,13 +50,13 @@ def _eta(event: dict[str, Any]) -> str:
     return "" if eta is None else f"{eta:.0f} s left"
 
 
-def run_job(api: Api, spec: dict[str, Any]) -> dict[str, Any]:
-    """Submit, follow, and give the record of the succeeded job. Ctrl-C cancels it.
+def run_job(api: Api, spec: dict[str, Any], path: str = "/api/jobs") -> dict[str, Any]:
+    """Submit, follow, and give the record of the succeeded job. Ctrl-C cancels it. `path`: who accepts such jobs.
 
     Raises:
         CliError: refused, failed, or cancelled by somebody else.
     """
-    job = api.submit(spec)
+    job = api.submit(spec, path)
     try:
         done = follow(api, job["id"])
     except KeyboardInterrupt:
