@@ -24,7 +24,7 @@ from diptych.core.image_options import (
 )
 from diptych.core.samplers import check_options, parse_sampler
 from diptych.core.size_hints import SizeOptions
-from diptych.core.stages import StageOptions, check_stages
+from diptych.core.stages import BUILT_IN_UPSCALERS, StageOptions, check_stages
 
 
 class Spec(BaseModel):
@@ -73,6 +73,8 @@ class ImageSpec(ImageOptions, Spec):
             found.append(Reference("input", self.init_image, "init_image"))
         if self.mask is not None and self.mask.image is not None:
             found.append(Reference("input", self.mask.image, "mask.image"))
+        if self.hires is not None and self.hires.upscaler not in BUILT_IN_UPSCALERS:
+            found.append(Reference("upscaler", self.hires.upscaler, "hires.upscaler"))
         if self.refiner is not None:
             found.append(Reference("model", self.refiner.model, "refiner.model"))
         found += adapter_references(self, self.named)

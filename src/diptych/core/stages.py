@@ -11,6 +11,7 @@ from diptych.core.image_options import MAX_PROMPT, MAX_SEED, Options, Several
 
 LATENT_UPSCALERS = ("latent", "latent bicubic", "latent nearest", "latent antialiased", "latent bicubic antialiased")
 """Upscalers that work on latents, by the names that A1111 gives them, in small letters."""
+BUILT_IN_UPSCALERS = (*LATENT_UPSCALERS, "lanczos", "nearest")
 
 
 class Hires(Options):
@@ -20,8 +21,8 @@ class Hires(Options):
     width: int | None = Field(None, ge=8, le=4096, description="pixels, instead of scale; together with height")
     height: int | None = Field(None, ge=8, le=4096, description="pixels, instead of scale; together with width")
     upscaler: str = Field("latent", min_length=1, max_length=300, description=(
-        f"{', '.join(LATENT_UPSCALERS)}; lanczos, nearest, or an upscaler of the library, which enlarge the decoded "
-        "picture"))
+        f"{', '.join(BUILT_IN_UPSCALERS)}, or the id of an upscaler of the library; the latent ones enlarge the "
+        "latents, the others the decoded picture"))
     steps: int | None = Field(None, ge=1, le=1000, description="of the second pass, of which `strength` is made")
     strength: float = Field(0.7, gt=0.0, le=1.0, description="how far the second pass may go from the first's result")
     guidance: float | None = Field(None, ge=1.0, le=50.0)

@@ -122,7 +122,8 @@ class ImageEngine:
         units = units_of(spec, request, self._model, self._companions)
         self._batcher.add(Run(
             request.id, spec, self._card, made_folder(request), frozenset(request.skip), emit, request.timeout_seconds,
-            request.share, canvas, upscale=self._upscale(spec, request), extras=extras, refine=refine, units=units, request=request))
+            request.share, canvas, upscale=self._upscale(spec, request), extras=extras, refine=refine, units=units,
+            request=request))
 
     def cancel(self, id: str) -> bool:
         if self._finishing is not None and self._finishing.cancel(id):

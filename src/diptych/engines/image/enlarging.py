@@ -20,8 +20,8 @@ LATENT: dict[str, dict[str, Any]] = {
     "latent nearest": {"mode": "nearest"},
 }
 FILTERS = {"lanczos": Image.Resampling.LANCZOS, "nearest": Image.Resampling.NEAREST}
-Upscale = Callable[[np.ndarray], np.ndarray]
-"""A picture, uint8 (height, width, 3), to a larger one."""
+Upscale = Callable[[np.ndarray, tuple[int, int]], np.ndarray]
+"""A picture, uint8 (height, width, 3), to one of this width and height."""
 
 
 def enlarged(
@@ -40,7 +40,7 @@ def enlarged(
         return functional.interpolate(latents.float(), size=(height // side, width // side), **LATENT[name])
     picture = model.decode(latents)
     if upscale is not None:
-        picture = upscale(picture)
-    filter = FILTERS.get(name, Image.Resampling.LANCZOS)
-    resized = np.asarray(Image.fromarray(picture).resize((width, height), filter))
-    return model.encode_picture(resized).mean
+        larger = upscale(picture, (width, height))
+    else:
+        larger = np.asarray(Image.fromarray(picture).resize((width, height), FILTERS[name]))
+    return model.encode_picture(larger).mean

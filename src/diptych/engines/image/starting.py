@@ -98,6 +98,8 @@ class Starter:
         if model.extra_channels:
             lane.extra = self._masked(lane, canvas, mask)
         elif origin is not None and (mask is not None or spec.strength_schedule):
+            if mask is not None and moments.std is not None:
+                draw(moments.mean.shape)  # diffusers' pipeline encodes the picture without its masked part, too
             lane.blend = Blend(origin, noise, mask, spec.strength_schedule)
 
     def _draw(self, sampler: Sampler, shape: tuple[int, ...]) -> torch.Tensor:
