@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,19 +79,30 @@ def _plain(value: Any) -> Any:
 class T2IAdapter:
     """Its features are the same in every step."""
 
-    def __init__(self, path: str, unet: Any, device: torch.device, dtype: torch.dtype) -> None:
-        """Raises InvalidRequest when the file is damaged, or was made for a UNet of another shape."""
+    def __init__(self, path: str, unet: Any, scale: int, device: torch.device, dtype: torch.dtype) -> None:
+        """Raises InvalidRequest when the file is damaged, or was made for a UNet of another shape.
+
+        Args:
+            scale: pixels for each latent, along one side.
+        """
         self._name = Path(path).name
         self._adapter = read_t2i_adapter(Path(path), dtype).to(device)
-        own, theirs = list(self._adapter.config.channels), list(unet.config.block_out_channels)
-        # A light adapter's last block has the channels of the one before.
-        if own + own[-1:] * (len(theirs) - len(own)) != theirs:
-            raise InvalidRequest(
-                f"T2I-Adapter {self._name!r} does not fit this model: channels of its blocks: {own}, but the model has "
-                f"{theirs}", param="controls", code="family_mismatch")
-        self._grey = self._adapter.config.in_channels == 1
+        self._inputs: int = self._adapter.config.in_channels
         self.width: int = unet.config.cross_attention_dim
         self._device, self._dtype = device, dtype
+        self._check_fit(unet.config, scale)
+
+    @torch.inference_mode()
+    def _check_fit(self, unet: Any, scale: int) -> None:
+        side = math.lcm(self._adapter.total_downscale_factor, scale * 2 ** len(unet.block_out_channels))
+        blank = torch.zeros((1, self._inputs, side, side), device=self._device, dtype=self._dtype)
+        given = [(one.shape[1], one.shape[2]) for one in self._adapter(blank)]
+        wanted = _places(unet, side // scale)
+        # What adapters for Stable Diffusion XL have left over goes to the middle.
+        if given not in (wanted, [*wanted, wanted[-1]]):
+            raise InvalidRequest(
+                f"T2I-Adapter {self._name!r} does not fit this model: its features are {_words(given)}, but the UNet "
+                f"takes {_words(wanted)}", param="controls", code="family_mismatch")
 
     def features(self, control: np.ndarray) -> tuple[torch.Tensor, ...]:
         """Features (1, C, h, w) of each resolution, of a control map, uint8 (height, width, 3).
@@ -98,13 +110,28 @@ class T2IAdapter:
         Raises:
             InvalidRequest: the picture's sides are no multiples of what the adapter folds together.
         """
-        fold = self._adapter.total_downscale_factor
+        fold = self._adapter.downscale_factor
         height, width = control.shape[:2]
-        if height % self._adapter.downscale_factor or width % self._adapter.downscale_factor:
+        if height % fold or width % fold:
             raise InvalidRequest(
-                f"width and height are {width}x{height}; T2I-Adapter {self._name!r} needs multiples of {fold}",
+                f"the picture has {width}x{height} pixels; T2I-Adapter {self._name!r} needs multiples of {fold}",
                 param="controls")
         values = torch.from_numpy(control.astype(np.float32) / 255.0).permute(2, 0, 1)[None]
-        if self._grey:
+        if self._inputs == 1:
             values = values[:, :1]
         return tuple(self._adapter(values.to(self._device, self._dtype)))
+
+
+def _places(unet: Any, side: int) -> list[tuple[int, int]]:
+    """Channels and side of what the UNet's blocks take of a T2I-Adapter, for latents of `side`: those with attention
+    before they halve it, the others after that."""
+    found = []
+    last = len(unet.block_out_channels) - 1
+    for number, (kind, channels) in enumerate(zip(unet.down_block_types, unet.block_out_channels, strict=True)):
+        found.append((channels, side if number == last or "CrossAttn" in kind else side // 2))
+        side //= 2
+    return found
+
+
+def _words(places: Sequence[tuple[int, int]]) -> str:
+    return ", ".join(f"{channels} channels at {side}x{side}" for channels, side in places)

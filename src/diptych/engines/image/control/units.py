@@ -141,13 +141,16 @@ class Loading:
         picture = self.picture(control.image, f"{place}.image")
         names = {name: self.files[key] for name in PREPROCESSORS[control.preprocessor].files
                  if (key := Reference("preprocessor", name, "").key) in self.files}
-        kinds: dict[str, Any] = {"controlnet": ControlNet, "t2i_adapter": T2IAdapter, "ip_adapter": IPAdapter}
-        network = self._loaded(control.kind, control.model, f"{place}.model", lambda path: kinds[control.kind](
-            path, unet, self.model.device, self.model.dtype))
+        where = self.model.device, self.model.dtype
+        kinds: dict[str, Callable[[str], Any]] = {
+            "controlnet": lambda path: ControlNet(path, unet, *where),
+            "t2i_adapter": lambda path: T2IAdapter(path, unet, self.model.scale_factor, *where),
+            "ip_adapter": lambda path: IPAdapter(path, unet, *where)}
+        network = self._loaded(control.kind, control.model, f"{place}.model", kinds[control.kind])
         encoder = None
         if control.kind == "ip_adapter":
             encoder = self._loaded("image_encoder", control.image_encoder, f"{place}.image_encoder",
-                                   lambda path: ImageEncoder(path, self.model.device, self.model.dtype))
+                                   lambda path: ImageEncoder(path, *where))
         return Unit(control, network, picture, names, encoder)
 
     def _loaded(self, kind: str, id: str, param: str, load: Callable[[str], Any]) -> Any:
