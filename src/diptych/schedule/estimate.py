@@ -106,7 +106,8 @@ class Estimator:
         side = card.size or 512
         weights = DTYPE_BYTES * (card.parameters or card.bytes // 2)
         known = self._measured.get((_key(card), loaded_label(device)))
-        made, count = [], self._settings.image_batch
+        # Pipelines of other families paint one picture at a time.
+        made, count = [], 1 if card.family == "pipeline" else self._settings.image_batch
         while count:
             work = self._pass_bytes(card, device, (side, side), count)
             if size is not None:

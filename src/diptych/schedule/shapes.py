@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from diptych.core.errors import DiptychError
+from diptych.library.checkpoint import FIRST_CONV, VAE_LEVEL
 from diptych.library.gguf import GgufHeader, read_gguf
+from diptych.library.safetensors_header import read_safetensors
 
 CACHE_BITS = {"f32": 32.0, "f16": 16.0, "bf16": 16.0, "q8_0": 8.5, "q5_1": 6.0, "q5_0": 5.5, "q4_1": 5.0, "q4_0": 4.5,
               "iq4_nl": 4.5}
@@ -30,8 +32,8 @@ class TextShape:
 
 @dataclass(frozen=True)
 class ImageShape:
-    """`channels` of the UNet's first level and of the VAE's levels at full and half resolution; `factor`: pixels per
-    latent; `tiny`: the VAE is an AutoencoderTiny."""
+    """`channels` of the UNet's first level, or of a transformer per latent, and of the VAE's levels at full and half
+    resolution; `factor`: pixels per latent; `tiny`: the VAE is an AutoencoderTiny."""
 
     channels: int
     vae_channels: int
@@ -66,15 +68,44 @@ def shape_of_header(header: GgufHeader) -> TextShape | None:
         width=embedding + feed_forward)
 
 
-def image_shape(folder: Path) -> ImageShape | None:
-    """Shape of a folder in the layout of diffusers; None where its JSON files do not tell."""
-    unet, vae = _json(folder / "unet" / "config.json"), _json(folder / "vae" / "config.json")
+def image_shape(place: Path) -> ImageShape | None:
+    """Shape of a folder in the layout of diffusers, or of a checkpoint in one file; None where its JSON files, or its
+    header, do not tell."""
+    if place.is_file():
+        return _checkpoint_shape(place)
+    vae = _json(place / "vae" / "config.json")
     levels = _numbers(vae.get("block_out_channels") or vae.get("decoder_block_out_channels"))
-    channels = _numbers(unet.get("block_out_channels"))
-    if not levels or not channels:
+    channels = _numbers(_json(place / "unet" / "config.json").get("block_out_channels"))
+    first = channels[0] if channels else _transformer_channels(_json(place / "transformer" / "config.json"))
+    if not levels or not first:
         return None
-    return ImageShape(channels=channels[0], vae_channels=levels[min(1, len(levels) - 1)],
+    return ImageShape(channels=first, vae_channels=levels[min(1, len(levels) - 1)],
                       factor=2 ** (len(levels) - 1), tiny=vae.get("_class_name") == "AutoencoderTiny")
+
+
+def _transformer_channels(config: dict[str, Any]) -> int:
+    """Values per latent that one layer of a diffusion transformer holds: its width, divided among the latents of a
+    token; 0 where it does not tell."""
+    width, patch = 1, config.get("patch_size")
+    for key in ("num_attention_heads", "attention_head_dim"):
+        value = config.get(key)
+        width *= value if isinstance(value, int) and value > 0 else 0
+    # FLUX and its like put two latents a side into a token before the transformer sees them.
+    side = patch if isinstance(patch, int) and patch > 1 else 2 if "joint_attention_dim" in config else 1
+    return -(-width // side ** 2)
+
+
+def _checkpoint_shape(file: Path) -> ImageShape | None:
+    try:
+        shapes = read_safetensors(file).shapes
+    except (OSError, DiptychError):
+        return None
+    first = shapes.get(FIRST_CONV)
+    levels = [shape[0] for level in range(8) if (shape := shapes.get(VAE_LEVEL.format(level)))]
+    if not first or not levels:
+        return None
+    return ImageShape(channels=first[0], vae_channels=levels[min(1, len(levels) - 1)], factor=2 ** (len(levels) - 1),
+                      tiny=False)
 
 
 def _per_layer(header: GgufHeader, key: str, layers: int | None) -> list[int]:
