@@ -100,8 +100,11 @@ def test_networks_are_told() -> None:
         ("my style_v2", {"te": 0.8, "unet": 0.8}), ("b", {"te": 0.5, "unet": 1.0}), ("c", {"te": 0.1, "unet": 2.0})]
     assert "lora:" not in plain_text(parse("a<lora:x:1>b"))
     assert Network("lora", "x").weights == {"te": 1.0, "unet": 1.0}
-    with pytest.raises(InvalidRequest, match="<lora:my style_v2>") as refused:
-        checked("a (cat <lora:my style_v2:0.8>:1.2)", syntax="full", param="negative_prompt")
+    assert checked("a (cat <lora:my style_v2:0.8>:1.2)", syntax="full", param="prompt").networks
+    with pytest.raises(InvalidRequest, match="<lora:a> with the weight 11"):
+        checked("<lora:a:0.5:11>", syntax="full", param="prompt")
+    with pytest.raises(InvalidRequest, match="<hypernet:my style_v2>") as refused:
+        checked("a (cat <hypernet:my style_v2:0.8>:1.2)", syntax="full", param="negative_prompt")
     assert refused.value.param == "negative_prompt"
     assert checked("<lora:x:1>", syntax="plain", param="prompt").networks == ()
 

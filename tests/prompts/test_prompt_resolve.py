@@ -160,8 +160,8 @@ def test_each_picture_has_its_own_text(folder: Path) -> None:
     assert prepared(ImageSpec(prompt="a (cat:1.2) {"), folder).resolved == ()
     plain = prepared(ImageSpec(prompt="a {b|c} __none__", prompt_syntax="plain", styles=("bold",)), folder)
     assert plain.resolved[0].prompt == "bold a {b|c} __none__"
-    with pytest.raises(InvalidRequest, match="<lora:x>"):
-        prepared(ImageSpec(prompt="{a|<lora:x:1>}", count=20, seed=1), folder)
+    with pytest.raises(InvalidRequest, match="<hypernet:x>"):
+        prepared(ImageSpec(prompt="{a|<hypernet:x:1>}", count=20, seed=1), folder)
     with pytest.raises(InvalidRequest, match="with its styles"):
         prepared(ImageSpec(prompt="x" * MAX_PROMPT, styles=("bold",)), folder)
     with pytest.raises(InvalidRequest, match="count is 64"):

@@ -94,7 +94,10 @@ def convert(source: Path, *, force: bool = False) -> tuple[Path, int]:
 
 
 def tensors_of(loaded: Any, kind: type) -> dict[str, Any]:
-    """The named tensors of a checkpoint: its `state_dict` where it has one, else those at its top."""
+    """The named tensors of a checkpoint: its `state_dict` where it has one, else those at its top; the vectors of an
+    embedding of A1111."""
+    if isinstance(loaded, Mapping) and isinstance(loaded.get("string_to_param"), Mapping):
+        loaded = {"emb_params": next(iter(loaded["string_to_param"].values()), None)}
     if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
         loaded = loaded["state_dict"]
     if not isinstance(loaded, Mapping):

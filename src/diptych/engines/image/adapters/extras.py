@@ -78,7 +78,8 @@ class Extras:
                    for prompt in prompts for network in prompt.networks]
         for id, weight, text_weight in wanted:
             if id not in self.loras:
-                raise InvalidRequest(f"there is no LoRA {id[:200]!r}", param="prompt", code="lora_not_found")
+                raise InvalidRequest(f"prompt asks for <lora:{id[:200]}>, which is not there", param="prompt",
+                                     code="lora_not_found")
             before = strengths.get(id, (0.0, 0.0))
             strengths[id] = (before[0] + weight, before[1] + text_weight)
         if len(strengths) > MAX_ADAPTERS:

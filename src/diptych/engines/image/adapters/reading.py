@@ -25,7 +25,7 @@ _ROLES = (
     (r"\.lora_down\.weight", "down"), (r"\.lora_up\.weight", "up"), (r"\.lora_mid\.weight", "mid"),
     (r"\.lora_A(?:\.default)?\.weight", "down"), (r"\.lora_B(?:\.default)?\.weight", "up"),
     (r"\.lora(?:_linear_layer)?\.down\.weight", "down"), (r"\.lora(?:_linear_layer)?\.up\.weight", "up"),
-    (r"\.alpha", "alpha"), (r"\.dora_scale", "magnitude"),
+    (r"\.alpha", "alpha"), (r"\.dora_scale", "scales"),
     (r"\.lora_magnitude_vector(?:\.default)?(?:\.weight)?", "magnitude"), (r"\.diff", "diff"), (r"\.diff_b", "bias"),
     (r"\.(hada_(?:w[12]_[ab]|t[12])|lokr_(?:w[12](?:_[ab])?|t2))(?:\.default)?", ""),
 )
@@ -169,7 +169,12 @@ def _delta(roles: Tensors, layer: Layer, scales: Scales, part: str, name: str) -
         raise ValueError(f"it has only {', '.join(sorted(roles))}")
     if isinstance(delta, Hadamard | Kronecker):
         delta.weight_change()  # raises where the factors do not fit
-    return _decomposed(delta, made["magnitude"], weight) if "magnitude" in made else delta
+    if "magnitude" in made:
+        return _decomposed(delta, made["magnitude"], weight, by_input=False)
+    if "scales" in made:  # LyCORIS norms inputs by default, and writes (1, inputs, …) then
+        scales_of = made["scales"]
+        return _decomposed(delta, scales_of, weight, by_input=scales_of.ndim > 1 and scales_of.shape[0] == 1)
+    return delta
 
 
 def _kept_rank(scales: Scales, part: str) -> int:
@@ -202,8 +207,7 @@ def _pair(made: Tensors, name: str, core: str) -> tuple[torch.Tensor, ...]:
     return (*pair, made[core]) if core in made else pair
 
 
-def _decomposed(delta: Delta, magnitude: torch.Tensor, weight: torch.Tensor) -> Delta:
-    by_input = magnitude.ndim > 1 and magnitude.shape[0] == 1 and magnitude.shape[1] == weight.shape[1]
+def _decomposed(delta: Delta, magnitude: torch.Tensor, weight: torch.Tensor, by_input: bool) -> Delta:
     if magnitude.numel() != weight.shape[int(by_input)]:
         raise ValueError(f"its magnitude is {tuple(magnitude.shape)}")
     return Decomposed(delta, magnitude, by_input)
