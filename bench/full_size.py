@@ -29,9 +29,8 @@ LOAD_SECONDS = 900
 def memory(pid: int) -> dict[str, float]:
     """GB of a process: its own (`anon`), mapped files in memory (`file`), and the most that both were together."""
     names = {"RssAnon": "anon", "RssFile": "file", "VmHWM": "peak"}
-    lines = (line.split() for line in Path(f"/proc/{pid}/status").read_text("utf-8").splitlines())
-    return {names[key]: round(int(value) * 1024 / GB, 2) for line in lines
-            for key, value in [(line[0].rstrip(":"), line[1])] if key in names}
+    lines = (line.partition(":") for line in Path(f"/proc/{pid}/status").read_text("utf-8").splitlines())
+    return {names[key]: round(int(value.split()[0]) * 1024 / GB, 2) for key, _, value in lines if key in names}
 
 
 def measure(kind: str, steps: int, side: int, folder: Path) -> dict[str, Any]:
