@@ -18,8 +18,14 @@ import httpx
 MAX_BODY = 256 * 1024
 """Bytes that the server of the API's tests takes."""
 Until = Callable[[Callable[[], Any]], Any]
-SERVE = ("import json, sys; from diptych.app import serve; from diptych.settings import Settings; "
-         "serve(Settings(**json.loads(sys.argv[1])))")
+SERVE = """
+import json, sys
+from diptych.core.imports import SPARED, importing
+with importing(*SPARED):
+    from diptych.app import serve
+    from diptych.settings import Settings
+serve(Settings(**json.loads(sys.argv[1])))
+"""
 
 
 def free_port() -> int:

@@ -14,8 +14,7 @@ from typing import Any
 
 import httpx
 
-SERVE = ("import json, sys; from diptych.app import serve; from diptych.settings import Settings; "
-         "serve(Settings(**json.loads(sys.argv[1])))")
+from api_server import SERVE
 
 
 def free_port() -> int:

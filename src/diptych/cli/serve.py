@@ -84,11 +84,11 @@ def run_server(settings: Settings, *, until_eof: bool = False) -> None:
         CliError: the port or the data folder is taken or cannot be used.
     """
     from diptych.cli.address import exclusive, published
-    from diptych.core.spared import spared
+    from diptych.core.imports import SPARED, importing
 
     settings = settings.model_copy(update={"data_dir": settings.data_dir.expanduser().resolve()})
     with exclusive(settings.data_dir):
-        with spared():
+        with importing(*SPARED):
             from diptych.app import prepare
             from diptych.app import serve as serve_app
 

@@ -34,6 +34,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from diptych.core.errors import Conflict, DiptychError, InvalidRequest, TooLarge, Unavailable
+from diptych.core.imports import importing
 from diptych.core.logs import bound, level_of, logging_to, run_fields
 from diptych.core.protocol import Health, LoadRequest, RunnerState, RunRequest, ThreadsRequest
 from diptych.core.sockets import listening
@@ -72,7 +73,8 @@ def import_engine(name: str) -> type[Engine]:
     if not colon:
         known = ", ".join(ENGINES)
         raise InvalidRequest(f"no engine {name!r}; known: {known}, or package.module:Class", param="engine")
-    engine: type[Engine] = getattr(importlib.import_module(module), attribute)
+    with importing():
+        engine: type[Engine] = getattr(importlib.import_module(module), attribute)
     return engine
 
 
