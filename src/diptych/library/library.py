@@ -16,7 +16,7 @@ from diptych.library.identify import MODEL_INDEX, identify_diffusers, identify_g
 from diptych.library.networks import NETWORKS, identify_network, packaged_networks
 from diptych.library.parts import add_part, identify_part, identify_part_folder, part_of
 from diptych.library.pickles import PICKLES, pickled_among, told_pickled
-from diptych.library.starters import STARTER, STARTER_TEXT, find_starter
+from diptych.library.starters import STARTER, STARTER_TEXT, find_starter, find_starter_canny
 from diptych.library.text_folder import identify_text_folder, is_text_folder
 from diptych.library.text_traits import files_beside
 from diptych.library.upstreams import upstream_cards
@@ -107,8 +107,8 @@ class Library:
 
     def _paths(self, problems: list[str]) -> Iterator[Path]:
         starter = find_starter(self._settings)
-        if starter is not None:
-            yield starter
+        canny = find_starter_canny(self._settings)
+        yield from (folder for folder in (starter, canny) if folder is not None)
         yield from packaged_networks()
         for root in (self._settings.models_dir, *self._settings.model_dirs):
             if root.is_dir():
