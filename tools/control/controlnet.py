@@ -4,12 +4,14 @@
 
 It begins with the encoder of the starter's UNet and zero convolutions, and goes on from where it was stopped. The UNet
 stays as it is. Scenes are those of the starter's own training; their edges are found with thresholds drawn afresh for
-every picture. Of the captions, `EMPTY` are left out, so that the edges have to say what is to be seen.
+every picture. Of the captions, `EMPTY` are left out and `UNPLACED` do not say where and how large, so that the edges do:
+the starter's captions tell everything, and a ControlNet that is told everything learns to look at nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import random
 import sys
@@ -30,7 +32,8 @@ import vae  # noqa: E402
 from common import Clock, save_state  # noqa: E402
 from unet import SCHEDULER, Average, LinearEncoder  # noqa: E402
 
-EMPTY = 0.3
+EMPTY, UNPLACED = 0.2, 0.6
+"""Shares of the captions."""
 HINT_CHANNELS = (16, 32, 96, 256)
 HINT_SCALE = 3.0
 """Edges cover a twentieth of a map: so the hint is about as strong as the latents' first features."""
@@ -79,6 +82,14 @@ class Batches:
         ids = self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
         return self.encoder(ids).last_hidden_state
 
+    def _caption(self, scene: data.Scene) -> str:
+        chance = self.rng.random()
+        if chance < EMPTY:
+            return ""
+        if chance < EMPTY + UNPLACED:
+            scene = dataclasses.replace(scene, size="", position="")
+        return data.caption(scene, self.renderer.subjects, self.rng, alias=0.12)
+
     @torch.no_grad()
     def take(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
         scenes = [self.renderer.random_scene(self.rng) for _ in range(count)]
@@ -86,9 +97,7 @@ class Batches:
         lows = [self.rng.randint(30, 150) for _ in scenes]
         maps = np.stack([edges(picture, low, round(low * self.rng.uniform(1.5, 3.0)))
                          for picture, low in zip(pictures, lows, strict=True)])
-        captions = [
-            "" if self.rng.random() < EMPTY else data.caption(scene, self.renderer.subjects, self.rng, alias=0.12)
-            for scene in scenes]
+        captions = [self._caption(scene) for scene in scenes]
         return self.encode(vae.to_tensor(pictures)), self.states(captions), hint(maps)
 
 
@@ -165,11 +174,11 @@ class Training:
         self.noise = DDPMScheduler(**SCHEDULER)
 
     def loss(self, latents: Tensor, states: Tensor, hints: Tensor) -> Tensor:
-        """Squared error of the predicted velocity; more of the timesteps are noisy ones, where shapes are decided."""
+        """Squared error of the predicted velocity; most of the timesteps are noisy ones, where shapes are decided."""
         count = len(latents)
         noise = torch.randn_like(latents)
         shares = (torch.arange(count) + torch.rand(count)) / count
-        timesteps = (shares.pow(0.75) * 1000).long().clamp(max=999)
+        timesteps = (shares.pow(0.5) * 1000).long().clamp(max=999)
         noisy = self.noise.add_noise(latents, noise, timesteps)
         down, mid = self.control(noisy, timesteps, states, hints, return_dict=False)
         found = self.unet(noisy, timesteps, states, down_block_additional_residuals=down,

@@ -10,6 +10,7 @@ of all pictures. `--out` copies the weights as fp16 into a folder, with figures,
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import random
 import sys
@@ -26,6 +27,7 @@ sys.path.insert(0, str(ROOT / "tools" / "starter"))
 
 import data
 import vae
+from subjects import LAYOUTS
 
 LOW, HIGH = 100, 200
 LIMIT = 20_000_000
@@ -100,7 +102,8 @@ def measure(work: Path, weights: Path, starter: Path, count: int, steps: int,
     pipeline.set_progress_bar_config(disable=True)
     renderer = data.Renderer(data.trained(data.fetch(work)), vae.EDGE)
     rng = random.Random(2027)
-    scenes = [renderer.random_scene(rng) for _ in range(count)]
+    scenes = [dataclasses.replace(renderer.random_scene(rng), size=size, position=position)
+              for size, position in (rng.choice(list(LAYOUTS)) for _ in range(count))]
     asked = [edges(renderer.draw(scene), LOW, HIGH) for scene in scenes]
     names = [f"{scene.hue} {renderer.subjects[scene.subject].name}".strip() for scene in scenes]
     prompts = [f"{data.article(name)} on a {scene.background} background"
