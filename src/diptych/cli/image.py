@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from diptych.cli import control_options
 from diptych.cli import image_options as canvas
 from diptych.cli.options import AsJson, DataDir, Server, parse_size
 from diptych.core.samplers import SAMPLERS, SCHEDULES
@@ -66,6 +67,7 @@ def image(
     only_masked: canvas.OnlyMasked = None,
     outpaint: canvas.Outpaint = None,
     color_correction: canvas.ColorCorrection = False,
+    control: control_options.Control = None,
     server: Server = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
@@ -94,6 +96,7 @@ def image(
         given |= canvas.canvas_fields(
             api, init=init, strength=strength, resize_mode=resize_mode, mask=masked, outpaint=outpaint,
             color_correction=color_correction)
+        given |= control_options.control_fields(api, control)
         job = run_job(api, {name: value for name, value in given.items() if value is not None})
         files = save(api, job, output)
     if as_json:
