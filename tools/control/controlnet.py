@@ -4,7 +4,7 @@
 
 It begins with the encoder of the starter's UNet and zero convolutions, and goes on from where it was stopped. The UNet
 stays as it is. Scenes are those of the starter's own training; their edges are found with thresholds drawn afresh for
-every picture. Of the captions, `EMPTY` are left out and `UNPLACED` do not say where and how large, so that the edges do:
+every picture. Of the captions, `EMPTY` are left out and `UNPLACED` do not say where and how large; the edges do:
 the starter's captions tell everything, and a ControlNet that is told everything learns to look at nothing.
 """
 
