@@ -32,11 +32,13 @@ class FamilyStudio(Studio):
         self._count = 0
         self.engine.load(LoadRequest(card=card, threads=1, options=options))
 
-    def submit_with(self, spec: ImageSpec, files: Mapping[str, str]) -> Recorder:
-        """Submit a spec that needs pictures."""
+    def submit_with(
+        self, spec: ImageSpec, files: Mapping[str, str], models: Mapping[str, Card] | None = None,
+    ) -> Recorder:
+        """Submit a spec that needs pictures or other models."""
         self._count += 1
         recorder = Recorder()
-        self.engine.submit(RunRequest(id=f"with-{self._count}", spec=spec, files=dict(files),
+        self.engine.submit(RunRequest(id=f"with-{self._count}", spec=spec, files=dict(files), models=dict(models or {}),
                                       output_dir=str(self.out / f"with-{self._count}")), recorder)
         return recorder
 

@@ -20,6 +20,7 @@ from diptych.core.errors import InvalidRequest
 from diptych.core.image_options import Reference
 from diptych.core.size_hints import SizeHints
 from diptych.core.specs import ImageSpec
+from diptych.core.stages import Refiner
 
 Studios = Callable[[str], FamilyStudio]
 Folders = Callable[[str], Path]
@@ -154,3 +155,22 @@ def test_models_of_other_families_know_no_sizes() -> None:
     with pytest.raises(InvalidRequest, match="size_hints") as caught:
         check(ImageSpec(prompt="x", size_hints=SizeHints(crop_top=1)), card)
     assert caught.value.param == "size_hints"
+
+
+def test_the_refiner_takes_over(folder_of: Folders, studio_of: Studios) -> None:
+    """As diffusers hands latents from one pipeline to the other."""
+    base, refiner = pipe_of(folder_of("sdxl")), pipe_of(folder_of("refiner"))
+    generator = torch.Generator().manual_seed(7)
+    asked: dict[str, Any] = {"prompt": "a red cat", "negative_prompt": "blue", "num_inference_steps": 4,
+                             "guidance_scale": 4.0, "generator": generator}
+    latents = base(**asked, width=40, height=24, denoising_end=0.5, output_type="latent").images
+    end = refiner(**asked, image=latents, denoising_start=0.5, output_type="latent").images
+    with torch.no_grad():  # the real ones share their VAE
+        decoded = base.vae.decode(end / base.vae.config.scaling_factor).sample
+    expected = np.asarray(base.image_processor.postprocess(decoded)[0])
+    studio = studio_of("sdxl")
+    card = studio_of("refiner").card
+    spec = spec_of(refiner=Refiner(model=card.id, switch_at=0.5))
+    made = studio.pictures(studio.submit_with(spec, {}, {card.id: card}))[0]
+    assert_same(made, expected)
+    assert (made != studio.picture(spec_of())).any()
