@@ -111,12 +111,17 @@ class ArtifactList(BaseModel):
 
 
 class ModelView(BaseModel):
-    """A model on disk. `state` is that of its runner, null when it is not loaded."""
+    """A model on disk. `state` is that of its runner, null when it is not loaded. Of image models: `architecture`
+    ("sd1", "sd2", "sdxl", "sdxl-refiner", or the name of diffusers' pipeline), `inpaint` (it is told the mask), and
+    `samplers` where it cannot use all of them."""
 
     id: str
     panel: Literal["text", "image"]
     name: str
     family: str
+    architecture: str | None
+    inpaint: bool
+    samplers: tuple[str, ...]
     format: str
     path: str
     bytes: int
