@@ -21,6 +21,8 @@ NOT_HERE = {
     "/api/models/pull": "reaches into the network",
     "/api/models/unload": "breaks off the work of the other requests, which are then rightly a 503",
     "/v1/images/generations": "paints: seconds for each example; its bad requests are in test_api_refusals.py",
+    "/v1/images/edits": "paints; its bad requests are in tests/image_canvas/test_edits.py",
+    "/v1/images/variations": "paints; its bad requests are in tests/image_canvas/test_edits.py",
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from canvas_pictures import BAD_FILES, BODY_LIMIT, GOOD_FILES, SIZE, base64_of, 
 from PIL import Image
 
 from api_server import Server
+from diptych.api.native.schema import JobRequest
 
 EDITS, VARIATIONS = "/v1/images/edits", "/v1/images/variations"
 FORM: dict[str, Any] = {"model": "tiny", "prompt": "x"}
@@ -86,6 +88,17 @@ def test_a_masked_region_is_put_back_into_a_large_picture(http: httpx.Client, un
     assert made.shape == (200, 300, 3) and changed[82:98, 82:98].mean() > 0.9
     changed[72:108, 72:108] = False
     assert not changed.any()
+
+
+def test_a_picture_that_was_made_from_a_picture_can_be_made_again(http: httpx.Client, until: Until) -> None:
+    fields = {"init_image": base64_of(encoded(photo((61, 50)))), "strength": 0.6}
+    first = run(http, until, **fields)
+    job = http.get("/api/jobs").json()["jobs"][0]
+    with Image.open(io.BytesIO(http.get(job["artifacts"][0]["url"]).content)) as made:
+        spec = json.loads(made.text["diptych"])["spec"]  # type: ignore[attr-defined]
+    assert (first.shape, spec["init_image"]) == ((50, 61, 3), job["spec"]["init_image"])
+    spec = {name: value for name, value in spec.items() if name in JobRequest.model_fields}
+    assert np.array_equal(run(http, until, **spec), first)
 
 
 def test_a_mask_that_leaves_nothing_ends_the_job_with_a_reason(http: httpx.Client, until: Until) -> None:

@@ -9,11 +9,13 @@ import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
-
-from PIL import Image
+from typing import TYPE_CHECKING
 
 from diptych.core.errors import NotFound, Unavailable
 from diptych.core.image_options import INPUT_ID
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 MODES = ("L", "RGB", "RGBA")
 COMPRESSION = 3
@@ -43,6 +45,8 @@ class InputStore:
         Raises:
             Unavailable: it cannot be written.
         """
+        from PIL import Image
+
         if picture.mode not in MODES:
             picture = picture.convert("RGBA" if picture.has_transparency_data else "RGB")
         bare = Image.frombytes(picture.mode, picture.size, picture.tobytes())  # no text, profile or palette goes along

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import io
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from PIL import Image, ImageChops
 from starlette.requests import Request
 
 from diptych.api.native.inputs import limits_of
@@ -19,6 +18,9 @@ from diptych.core.errors import DiptychError, InvalidRequest
 from diptych.core.infotext import spec_from_text_chunks
 from diptych.core.pictures import ImageLimits, decode_picture
 from diptych.core.specs import ImageSpec
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 EDIT_NAMES = {**IMAGE_NAMES, "init_image": "image", "mask.image": "mask"}
 MASKED_STRENGTH, EDIT_STRENGTH, VARIATION_STRENGTH = 1.0, 0.75, 0.6
@@ -65,6 +67,8 @@ def _edit_spec(services: Services, body: EditRequest, form: Form) -> ImageSpec:
 
 def _mask(raw: bytes | None, picture: Image.Image, limits: ImageLimits) -> Image.Image | None:
     """White where the mask, or the picture if there is no mask, is transparent; None where the picture is opaque."""
+    from PIL import ImageChops
+
     if raw is None:
         if picture.mode != "RGBA" or picture.getchannel("A").getextrema() == (255, 255):
             return None
@@ -88,6 +92,8 @@ def _variation_spec(services: Services, body: VariationRequest, form: Form) -> I
 
 def _prompt_of(raw: bytes) -> dict[str, Any]:
     """The prompts that a picture carries in its text, if it does."""
+    from PIL import Image
+
     try:
         with Image.open(io.BytesIO(raw)) as opened:
             made = spec_from_text_chunks({key: value for key, value in opened.info.items() if isinstance(value, str)})

@@ -81,6 +81,14 @@ class Run:
         self.waiting.extend(index for index in range(self.spec.count) if index not in self.skip)
 
     @property
+    def recorded(self) -> ImageSpec:
+        """The spec for the record: a size that follows from the picture it starts from is left to follow again."""
+        if self.canvas is None or self.request is None or not isinstance(self.request.spec, ImageSpec):
+            return self.spec
+        asked = self.request.spec
+        return self.spec.model_copy(update={"width": asked.width, "height": asked.height})
+
+    @property
     def overdue(self) -> bool:
         return self.timeout_seconds is not None and time.monotonic() - self.accepted > self.timeout_seconds
 
@@ -142,7 +150,7 @@ class Run:
     def write(self, lane: Lane, pixels: np.ndarray, notes: dict[str, Any] | None = None) -> Path:
         """Write picture, uint8 (height, width, 3 or 4), and text; any thread. Raises OSError."""
         path = self.output_dir / f"{lane.index:03d}.png"
-        write_png(path, pixels, build_text_chunks(self.spec, lane.index, self.card, notes))
+        write_png(path, pixels, build_text_chunks(self.recorded, lane.index, self.card, notes))
         return path
 
     def finish_picture(self, lane: Lane, pixels: np.ndarray) -> None:
