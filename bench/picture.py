@@ -11,20 +11,20 @@ from __future__ import annotations
 import argparse
 import io
 import logging
-import queue
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
 import torch
 from PIL import Image
 
 import harness
+from diptych.core.specs import ImageSpec
+from painter import Painter, most_apart
 
-SPEC = {"prompt": "a red apple on a blue background", "guidance": 5.0, "seed": 7}
+SPEC: dict[str, Any] = {"prompt": "a red apple on a blue background", "guidance": 5.0, "seed": 7}
 BAR = 1.0
 
 
@@ -47,43 +47,9 @@ def pipeline_of(folder: Path, steps: int) -> Callable[[], Image.Image]:
     return paint
 
 
-def engine_of(folder: Path, steps: int, threads: int, out: Path) -> Callable[[], Image.Image]:
-    """One picture by our image engine in this process."""
-    from diptych.core.cards import Card
-    from diptych.core.events import ArtifactReady, Event, Failed, Finished
-    from diptych.core.protocol import LoadRequest, RunRequest
-    from diptych.core.specs import ImageSpec
-    from diptych.engines.image.engine import ImageEngine
-
-    engine = ImageEngine()
-    card = Card(id="starter", panel="image", family="sd1", format="diffusers", path=str(folder), bytes=1,
-                fingerprint="0")
-    engine.load(LoadRequest(card=card, threads=threads))
-    spec = ImageSpec(**SPEC, steps=steps)  # type: ignore[arg-type]
-    count = iter(range(10**9))
-
-    def paint() -> Image.Image:
-        told: queue.Queue[Event] = queue.Queue()
-        engine.submit(RunRequest(id=f"run-{next(count)}", spec=spec, output_dir=str(out)), told.put)
-        path = None
-        while not isinstance(event := told.get(), (Finished, Failed)):
-            path = event.path if isinstance(event, ArtifactReady) else path
-        if path is None:
-            raise RuntimeError(event)
-        return Image.open(path)
-
-    return paint
-
-
 def over_http(client: httpx.Client, steps: int) -> Image.Image:
     job = harness.finish(client, harness.submit(client, **SPEC, steps=steps))
     return Image.open(io.BytesIO(client.get(job["artifacts"][0]["url"]).content))
-
-
-def most_apart(one: Image.Image, other: Image.Image) -> int:
-    """Largest difference of two pictures, of 255."""
-    pair = [np.asarray(picture.convert("RGB"), dtype=int) for picture in (one, other)]
-    return int(abs(pair[0] - pair[1]).max())
 
 
 def main() -> None:
@@ -98,11 +64,12 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as out, harness.gateway(threads=options.threads) as served:
         pipeline = pipeline_of(harness.STARTER, steps)
-        engine = engine_of(harness.STARTER, steps, options.threads, Path(out))
+        painter = Painter(harness.STARTER, options.threads, Path(out))
+        spec = ImageSpec(**SPEC, steps=steps)
         served.wait_for_spare()
         with httpx.Client(base_url=served.url, timeout=600) as client:
             works: dict[str, Callable[[], Any]] = {
-                "diffusers": pipeline, "engine": engine, "http": lambda: over_http(client, steps)}
+                "diffusers": pipeline, "engine": lambda: painter.paint(spec), "http": lambda: over_http(client, steps)}
             apart = {name: most_apart(pipeline(), works[name]()) for name in ("engine", "http")}
             seconds = harness.alternating(rounds, works)
     ratios = {name: harness.median_ratio(seconds[name], seconds["diffusers"]) for name in works}
