@@ -9,6 +9,7 @@ import typer
 
 from diptych.cli import control_options
 from diptych.cli import image_options as canvas
+from diptych.cli import stage_options as stages
 from diptych.cli.options import AsJson, DataDir, Server, parse_size
 from diptych.core.samplers import SAMPLERS, SCHEDULES
 
@@ -68,6 +69,12 @@ def image(
     outpaint: canvas.Outpaint = None,
     color_correction: canvas.ColorCorrection = False,
     control: control_options.Control = None,
+    hires: stages.Hires = None,
+    variation: stages.Variation = None,
+    tiling: stages.Tiling = None,
+    refiner: stages.Refiner = None,
+    lora: stages.Lora = None,
+    vae: stages.Vae = None,
     server: Server = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
@@ -92,6 +99,7 @@ def image(
     masked = canvas.mask_fields(
         mask, mask_shape, mask_pixels, mask_invert, only_masked, blur=mask_blur, grow=mask_grow, feather=mask_feather,
         fill=mask_fill)
+    given |= stages.stage_fields(hires, variation, tiling, refiner, lora, vae)
     with connected(server, data_dir) as api:
         given |= canvas.canvas_fields(
             api, init=init, strength=strength, resize_mode=resize_mode, mask=masked, outpaint=outpaint,
