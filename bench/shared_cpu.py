@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import httpx
@@ -28,6 +29,7 @@ BAR = 1.15
 TOKENS = 2000
 PICTURES, STEPS = 4, 20
 Rate = Callable[[harness.Gateway, float], float]
+"""Of a server, over so many seconds."""
 
 
 def tokens_per_second(served: harness.Gateway, seconds: float) -> float:
@@ -65,17 +67,17 @@ def _answer(client: httpx.Client, number: int, seconds: float) -> tuple[int, flo
     return count, max(last - first, 1e-9)
 
 
-def pictures_per_second(served: harness.Gateway, seconds: float) -> float:
+def pictures_per_second(served: harness.Gateway, seconds: float, steps: int = STEPS) -> float:
     with httpx.Client(base_url=served.url, timeout=600) as client:
         began, made = time.perf_counter(), 0
         while time.perf_counter() - began < seconds:
-            fields = {"model": "starter", "prompt": "a red apple", "count": PICTURES, "steps": STEPS, "seed": made}
+            fields = {"model": "starter", "prompt": "a red apple", "count": PICTURES, "steps": steps, "seed": made}
             harness.finish(client, harness.submit(client, **fields))
             made += PICTURES
         return made / (time.perf_counter() - began)
 
 
-def both(served: harness.Gateway, seconds: float) -> tuple[float, float]:
+def both(served: harness.Gateway, seconds: float, painting: Rate) -> tuple[float, float]:
     """The two rates while the other works; the one that ends first is followed by unmeasured work of the same kind."""
     ended = [threading.Event() for _ in range(2)]
 
@@ -90,21 +92,21 @@ def both(served: harness.Gateway, seconds: float) -> tuple[float, float]:
 
     with ThreadPoolExecutor(2) as pool:
         text = pool.submit(keep, tokens_per_second, *ended)
-        image = pool.submit(keep, pictures_per_second, *reversed(ended))
+        image = pool.submit(keep, painting, *reversed(ended))
         return text.result(), image.result()
 
 
-def measured(rounds: int, seconds: float, **settings: Any) -> list[tuple[float, float, float, float]]:
+def measured(rounds: int, seconds: float, painting: Rate, **settings: Any) -> list[tuple[float, float, float, float]]:
     """Of each round: text alone, pictures alone, text and pictures beside each other."""
     found = []
     with harness.gateway(warm_spare=False, **settings) as served, httpx.Client(base_url=served.url) as client:
         for model in ("starter-text", "starter"):
             client.post("/api/models/load", json={"model": model}, timeout=120).raise_for_status()
-        both(served, min(seconds, 3))  # unmeasured
+        both(served, min(seconds, 3), painting)  # unmeasured
         for _ in range(rounds):
             text = tokens_per_second(served, seconds)
-            image = pictures_per_second(served, seconds)
-            found.append((text, image, *both(served, seconds)))
+            image = painting(served, seconds)
+            found.append((text, image, *both(served, seconds, painting)))
     return found
 
 
@@ -115,8 +117,9 @@ def main() -> None:
     parser.add_argument("--text-threads", type=int, default=0, help="0: as the server chooses")
     parser.add_argument("--quick", action="store_true", help="a smoke test of some seconds; its figures mean nothing")
     options = parser.parse_args()
-    rounds, seconds = (1, 1.0) if options.quick else (options.rounds, options.seconds)
-    found = measured(rounds, seconds, text_threads=options.text_threads)
+    rounds, seconds = (1, 0.5) if options.quick else (options.rounds, options.seconds)
+    painting = partial(pictures_per_second, steps=2 if options.quick else STEPS)
+    found = measured(rounds, seconds, painting, text_threads=options.text_threads)
     alone_text, alone_image, text, image = (statistics.median(column) for column in zip(*found, strict=True))
     sums = [one[2] / one[0] + one[3] / one[1] for one in found]
     total = statistics.median(sums)

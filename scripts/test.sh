@@ -8,4 +8,4 @@ export DIPTYCH_TEST_CACHE
 # Tests start some hundred processes of ours: each would compile our sources anew.
 unset PYTHONDONTWRITEBYTECODE
 # shellcheck disable=SC2086
-exec .venv/bin/python -m pytest -n "${WORKERS:-2}" --dist loadfile ${ARGS:-}
+exec .venv/bin/python -m pytest -n "${WORKERS:-2}" --dist loadfile --no-loadscope-reorder ${ARGS:-}

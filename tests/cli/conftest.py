@@ -74,13 +74,9 @@ class Server:
 
 
 @pytest.fixture(scope="session")
-def models(tmp_path_factory: pytest.TempPathFactory, starter_text: Path) -> Path:
+def models(model_folder: Path) -> Path:
     """A folder with two models: `tiny`, an image model with random weights, and `starter-text`."""
-    folder = tmp_path_factory.mktemp("models")
-    subprocess.run([sys.executable, str(Path(__file__).with_name("tiny_model.py")), str(folder / "tiny")],
-                   check=True, capture_output=True, timeout=120)
-    (folder / "starter-text").symlink_to(starter_text.parent)
-    return folder
+    return model_folder
 
 
 @pytest.fixture(scope="session")
