@@ -7,10 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
+from diptych.cli.models_merge import extract, merge
 from diptych.cli.options import AsJson, DataDir, Server
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List, pull, load and unload models.")
 
+app.command("merge")(merge)
+app.command("extract")(extract)
 Model = Annotated[str, typer.Argument(help="Id of the model; `diptych models list` shows them.")]
 
 

@@ -71,6 +71,7 @@ def _file(path: Path, own: Any) -> Any:
         "block_out_channels": channels, "layers_per_block": layers, "scaling_factor": own.scaling_factor,
         "latent_channels": weights["decoder.conv_in.weight"].shape[1], "sample_size": 512,
         "norm_num_groups": _groups(own, channels),
+        "mid_block_add_attention": any(".mid.attn_1." in key or ".mid_block.attentions.0." in key for key in weights),
         "use_quant_conv": "quant_conv.weight" in weights, "use_post_quant_conv": "post_quant_conv.weight" in weights,
         "down_block_types": ["DownEncoderBlock2D"] * len(channels),
         "up_block_types": ["UpDecoderBlock2D"] * len(channels)}
