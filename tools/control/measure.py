@@ -124,10 +124,13 @@ def sheet(asked: list[np.ndarray], with_control: list[np.ndarray], without: list
     return image.resize((image.width * 2, image.height * 2), Image.Resampling.NEAREST)
 
 
-def export(weights: Path, folder: Path) -> None:
-    """The weights as fp16."""
-    control = ControlNetModel.from_pretrained(weights, torch_dtype=torch.float16)
-    control.save_pretrained(folder, safe_serialization=True)
+def export(work: Path, folder: Path, live: bool) -> None:
+    """The averaged weights as fp16, or with `live` those of the last step: an average still holds what was learned
+    from other captions for hundreds of steps."""
+    control = ControlNetModel.from_pretrained(work / "controlnet", torch_dtype=torch.float32)
+    if live:
+        control.load_state_dict(torch.load(work / "controlnet.pt", weights_only=True)["model"])
+    control.to(torch.float16).save_pretrained(folder, safe_serialization=True)
     size = (folder / "diffusion_pytorch_model.safetensors").stat().st_size
     if size > LIMIT:
         raise SystemExit(f"the weights have {size:,} bytes; at most {LIMIT:,} may ship")
@@ -138,6 +141,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--starter", type=Path, default=ROOT / "starter")
     parser.add_argument("--out", type=Path, help="folder of the shipped model; without it only figures are printed")
+    parser.add_argument("--live", action="store_true", help="export the last weights instead of the averaged ones")
     parser.add_argument("--count", type=int, default=50)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--guidance", type=float, default=5.0)
@@ -145,7 +149,7 @@ def main() -> None:
     weights = args.work / "controlnet"
     log = json.loads((weights / "training.json").read_text())
     if args.out is not None:
-        export(weights, args.out)
+        export(args.work, args.out, args.live)
     figures, samples = measure(args.work, args.out or weights, args.starter, args.count, args.steps, args.guidance)
     print(json.dumps(figures))
     samples.save((args.out or args.work) / "samples.png")
