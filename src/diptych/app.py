@@ -27,10 +27,24 @@ from diptych.api.guard import is_loopback
 from diptych.api.limits import Limits
 from diptych.api.links import Links
 from diptych.api.metered import MeteredDispatcher
-from diptych.api.native import agents, control, finish, inputs, jobs, keys, models, parts, routes, system, tools
+from diptych.api.native import (
+    agents,
+    control,
+    finish,
+    inputs,
+    interrogate,
+    jobs,
+    keys,
+    models,
+    parts,
+    routes,
+    system,
+    tools,
+)
 from diptych.api.native.agents import AgentRequest
 from diptych.api.native.control import PreprocessRequest
 from diptych.api.native.finish import FINISH_BODIES
+from diptych.api.native.interrogate import INTERROGATE_BODIES
 from diptych.api.native.pulls import Pulls
 from diptych.api.native.schema import JobRequest, LoadRequest, ModelRequest, PullRequest
 from diptych.api.native.tools import ToolRequest
@@ -77,11 +91,11 @@ LOG_FILE = "diptych.log"
 ROUTERS = (jobs.router, inputs.router, models.router, parts.router, system.router, keys.router, observing.router,
            chat.router, completions.router, responses.router, messages.router, images.router,
            openai_models.router, agents.router, tools.router, routes.router, control.router, finish.router,
-           *TASK_ROUTERS)
+           interrogate.router, *TASK_ROUTERS)
 BODIES: list[type[BaseModel]] = [JobRequest, LoadRequest, ModelRequest, PullRequest, ChatRequest, CompletionRequest,
                                  ImageRequest, EditRequest, VariationRequest, ResponsesRequest, MessagesRequest,
                                  CountTokensRequest, AgentRequest, ToolRequest, PreprocessRequest, *FINISH_BODIES,
-                                 *TASK_BODIES]
+                                 *INTERROGATE_BODIES, *TASK_BODIES]
 
 
 class ServingDispatcher(PromptedDispatcher, MeteredDispatcher, WatchedDispatcher):

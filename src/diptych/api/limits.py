@@ -20,7 +20,7 @@ from diptych.store.keys import KeyStore, Kind
 BYTES_PER_TOKEN = 3
 """What a prompt is reserved as, before its tokens are counted."""
 IMAGE_TOKENS = 1024
-PROMPT_FIELDS = {"messages", "tools", "prompt", "suffix", "inputs", "query", "documents", "options"}
+PROMPT_FIELDS = {"messages", "tools", "prompt", "suffix", "inputs", "query", "documents", "options", "captions"}
 """Fields of live specs that a model reads."""
 QUEUE_RETRY_SECONDS = 10.0
 """How long a waiting caller is told to wait when too much of its own waits; nobody knows when that will be done."""

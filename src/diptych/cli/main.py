@@ -15,6 +15,7 @@ from diptych.cli import (
     doctor,
     embed,
     image,
+    interrogate,
     jobs,
     key,
     models,
@@ -34,6 +35,7 @@ app = typer.Typer(
 
 app.command()(serve.serve)
 app.command()(image.image)
+app.command()(interrogate.interrogate)
 app.command()(upscale.upscale)
 app.command()(upscale.watermark)
 app.command(epilog=chat.EPILOG)(chat.chat)

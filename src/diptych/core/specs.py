@@ -265,8 +265,21 @@ class ScoreSpec(Spec):
     options: tuple[str, ...] = Field(min_length=1, max_length=1000)
 
 
+class InterrogateSpec(Spec):
+    """Which of `captions` describes a picture best, asked of an image model; one `Data` event, `{"captions":
+    [{"caption", "error"}, …], "tokens": n}`, the best first. `error`: mean squared error of the model's prediction."""
+
+    kind: Literal["interrogate"] = "interrogate"
+    model: ModelId = "starter"
+    picture: str = Field(description="base64 of a PNG file")
+    captions: tuple[str, ...] = Field(min_length=1, max_length=1000)
+    samples: int = Field(16, ge=1, le=256, description="noises that a caption is measured with")
+    seed: int = Field(0, ge=0, le=MAX_SEED)
+
+
 TextSpec = ChatSpec | CompletionSpec
-LiveSpec = ChatSpec | CompletionSpec | EmbedSpec | RerankSpec | ScoreSpec
+LiveSpec = ChatSpec | CompletionSpec | EmbedSpec | RerankSpec | ScoreSpec | InterrogateSpec
 """Work that is answered at once and keeps no durable record."""
 AnySpec = Annotated[
-    ImageSpec | FinishSpec | ChatSpec | CompletionSpec | EmbedSpec | RerankSpec | ScoreSpec, Field(discriminator="kind")]
+    ImageSpec | FinishSpec | ChatSpec | CompletionSpec | EmbedSpec | RerankSpec | ScoreSpec | InterrogateSpec,
+    Field(discriminator="kind")]

@@ -238,7 +238,7 @@ class Dispatcher:
             NotFound, InvalidRequest, Unavailable: the model is not there, is no text model, or could not be loaded.
         """
         card = await asyncio.to_thread(self._library.get, spec.model)
-        if card.panel != "text":
+        if card.panel != "text" and spec.kind != "interrogate":
             raise InvalidRequest(f"model {card.id!r} makes pictures, not text", param="model")
         source = self._upstreams.answer(card, spec, stop) if card.format == "upstream" else answer(
             self._pool, self._settings, card, spec, caller, stop)

@@ -15,7 +15,7 @@ from diptych.core.errors import Conflict, InvalidRequest, Unavailable
 from diptych.core.image_options import MAX_SEED, Reference
 from diptych.core.painting import stages_of
 from diptych.core.protocol import LoadRequest, RunRequest
-from diptych.core.specs import FinishSpec, ImageSpec
+from diptych.core.specs import FinishSpec, ImageSpec, InterrogateSpec
 from diptych.core.stages import BUILT_IN_UPSCALERS
 from diptych.engines.base import Emit
 from diptych.engines.image.accepting import device_of, dtype_of, made_folder, picture_spec
@@ -104,6 +104,9 @@ class ImageEngine:
         if isinstance(request.spec, FinishSpec) and self._finishing is not None:
             self._finishing.job(request, request.spec, emit)
             return
+        if isinstance(request.spec, InterrogateSpec):
+            self._interrogate(request, request.spec, emit)
+            return
         if self._whole is not None:
             self._whole.submit(request, emit)
             return
@@ -141,6 +144,12 @@ class ImageEngine:
         if self._finishing is not None:
             self._finishing.close()
             self._finishing = None
+
+    def _interrogate(self, request: RunRequest, spec: InterrogateSpec, emit: Emit) -> None:
+        if self._batcher is None or self._finishing is None or self._model is None:
+            raise InvalidRequest("this model cannot be asked about pictures: it is painted by a whole pipeline",
+                                 param="model")
+        self._finishing.interrogate(request, spec, emit, self._model, self._batcher)
 
     def _finish(self, lane: Lane, pixels: np.ndarray) -> None:
         assert self._finishing is not None and self._batcher is not None

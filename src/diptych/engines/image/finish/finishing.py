@@ -3,10 +3,16 @@ the batcher's, so that a step of others never waits for an upscaler."""
 
 from __future__ import annotations
 
+import base64
+import io
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,20 +20,24 @@ from PIL import Image
 
 from diptych.core.cards import Card
 from diptych.core.errors import Conflict, InvalidRequest
-from diptych.core.events import ArtifactReady, Event, Failed, Finished, Metrics, Progress
+from diptych.core.events import ArtifactReady, Data, Event, Failed, Finished, Metrics, Progress
 from diptych.core.infotext import finish_text_chunks
 from diptych.core.protocol import RunRequest
-from diptych.core.specs import FinishSpec, ImageSpec
+from diptych.core.specs import FinishSpec, ImageSpec, InterrogateSpec
 from diptych.engines.image.batcher import Batcher, failure
+from diptych.engines.image.finish.captions import CaptionRanker, Do
 from diptych.engines.image.finish.repaint import Repainter
 from diptych.engines.image.finish.stages import Finished as Made
 from diptych.engines.image.finish.stages import Finisher, PictureRefused
 from diptych.engines.image.finish.worker import FinishWorker
 from diptych.engines.image.lane import Lane
+from diptych.engines.image.model import ImageModel
 from diptych.engines.image.png import write_png
 
 PROGRESS_STEPS = 100
 """What the progress of a job that only finishes a picture is counted in."""
+LOOK_SECONDS = 0.2
+"""Between two looks at whether an answer is still wanted."""
 Emit = Callable[[Event], None]
 
 
@@ -40,9 +50,11 @@ class _Job:
     """A job that only finishes a picture."""
 
     request: RunRequest
-    spec: FinishSpec
+    spec: FinishSpec | InterrogateSpec
     card: Card
     emit: Emit
+    do: Do[Any] | None = None
+    """Has the model's thread do something."""
     accepted: float = field(default_factory=time.monotonic)
     cancelled: bool = False
     told: int = -1
@@ -105,6 +117,16 @@ class Finishing:
         job = self._jobs[request.id] = _Job(request, spec, self._card, emit)
         self._worker.put(lambda: self._run(job))
 
+    def interrogate(
+        self, request: RunRequest, spec: InterrogateSpec, emit: Emit, model: ImageModel, batcher: Batcher,
+    ) -> None:
+        """Answer which caption fits a picture. Raises Conflict."""
+        if request.id in self._jobs:
+            raise Conflict(f"run {request.id!r} is already here", param="id")
+        job = self._jobs[request.id] = _Job(request, spec, self._card, emit)
+        job.do = partial(_between_steps, batcher, job.look)
+        self._worker.put(lambda: self._run(job, model))
+
     def cancel(self, id: str) -> bool:
         """Have a job end at its next tile; False where it is not here."""
         job = self._jobs.get(id)
@@ -120,10 +142,13 @@ class Finishing:
         for job in list(self._jobs.values()):
             self._end(job, Failed(message="the image runner is stopping", code="unavailable", retryable=True))
 
-    def _run(self, job: _Job) -> None:
+    def _run(self, job: _Job, model: ImageModel | None = None) -> None:
         try:
-            if not job.request.skip:
-                self._make(job)
+            if isinstance(job.spec, InterrogateSpec):
+                assert model is not None
+                _ask(job, job.spec, model)
+            elif not job.request.skip:
+                self._make(job, job.spec)
             last: Event = Finished()
         except GivenUp:
             last = Finished(reason="cancelled") if job.cancelled else Failed(
@@ -132,8 +157,8 @@ class Finishing:
             last = failure(error)
         self._end(job, last)
 
-    def _make(self, job: _Job) -> None:
-        request, spec = job.request, job.spec
+    def _make(self, job: _Job, spec: FinishSpec) -> None:
+        request = job.request
         job.look(0.0)
         with Image.open(request.files[f"input:{spec.image}"]) as opened:
             pixels = np.asarray(opened.convert("RGBA" if opened.mode == "RGBA" else "RGB"))
@@ -150,8 +175,39 @@ class Finishing:
     def _end(self, job: _Job, last: Event) -> None:
         self._jobs.pop(job.request.id, None)
         if isinstance(last, Finished):
-            job.emit(Metrics(values={"seconds": time.monotonic() - job.accepted, "pictures": 1.0}))
+            made = {"pictures": 1.0} if isinstance(job.spec, FinishSpec) else {}
+            job.emit(Metrics(values={"seconds": time.monotonic() - job.accepted, **made}))
         job.emit(last)
+
+
+def _ask(job: _Job, spec: InterrogateSpec, model: ImageModel) -> None:
+    assert job.do is not None
+    try:
+        with Image.open(io.BytesIO(base64.b64decode(spec.picture))) as opened:
+            pixels = np.asarray(opened.convert("RGB"))
+    except (OSError, ValueError, SyntaxError) as error:
+        raise InvalidRequest("picture is no PNG file in base64", param="picture") from error
+    ranked = CaptionRanker(model, job.do, job.look).rank(pixels, spec.captions, spec.samples, spec.seed)
+    found = [{"caption": caption, "error": error} for caption, error in ranked]
+    job.emit(Data(value={"captions": found, "tokens": 0}))
+
+
+def _between_steps(batcher: Batcher, look: Callable[[], None], work: Callable[[], Any]) -> Any:
+    """What `work` gives in the batcher's thread. `look` may raise while it is waited for."""
+    future: Future[Any] = Future()
+
+    def errand() -> None:
+        try:
+            future.set_result(work())
+        except Exception as error:
+            future.set_exception(error)
+
+    batcher.leave(errand)
+    while True:
+        try:
+            return future.result(LOOK_SECONDS)
+        except FutureTimeout:
+            look()
 
 
 def deliver(finishing: Finishing, batcher: Batcher, lane: Lane, pixels: np.ndarray) -> None:
