@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -13,6 +15,7 @@ from diptych.engines.image.canvas.shapes import with_shapes
 Floats = NDArray[np.float32]
 REACH = 2.5
 """Sigmas to each side after which the Gaussian is cut off, as in A1111's mask blur."""
+STRIP = 32
 
 
 def build_mask(options: Mask, picture: Image.Image | None, size: tuple[int, int]) -> Floats:
@@ -72,14 +75,17 @@ def distance(inside: NDArray[np.bool_], reach: int) -> Floats:
     """
     height, width = inside.shape
     far = np.float32((reach + 1) ** 2)
-    columns = np.arange(width)
+    columns = np.arange(width, dtype=np.int32)
     left = np.maximum.accumulate(np.where(inside, columns, -2 * width - reach), axis=1)
     right = np.minimum.accumulate(np.where(inside, columns, 3 * width + reach)[:, ::-1], axis=1)[:, ::-1]
     row = np.minimum(columns - left, right - columns).astype(np.float32) ** 2
     square = np.minimum(row, far)
-    for step in range(1, min(reach, height - 1) + 1):
-        square[step:] = np.minimum(square[step:], row[:-step] + np.float32(step * step))
-        square[:-step] = np.minimum(square[:-step], row[step:] + np.float32(step * step))
+    for strip in _strips(width):
+        near, straight = square[:, strip].copy(), row[:, strip].copy()
+        for step in range(1, min(reach, height - 1) + 1):
+            np.minimum(near[step:], straight[:-step] + np.float32(step * step), out=near[step:])
+            np.minimum(near[:-step], straight[step:] + np.float32(step * step), out=near[:-step])
+        square[:, strip] = near
     nearest: Floats = np.sqrt(square)
     return nearest
 
@@ -93,14 +99,36 @@ def blurred(mask: Floats, sigma: float) -> Floats:
     offsets = np.arange(-radius, radius + 1)
     kernel = np.exp(-(offsets**2) / (2 * sigma**2))
     kernel = (kernel / kernel.sum()).astype(np.float32)
-    for axis in (0, 1):
-        padded = np.pad(mask, [(radius, radius) if axis == other else (0, 0) for other in (0, 1)], mode="edge")
-        length = mask.shape[axis]
-        result = np.zeros_like(mask)
-        for index, weight in enumerate(kernel):
-            result += weight * padded.take(range(index, index + length), axis=axis)
-        mask = result
-    return np.clip(mask, 0, 1)
+    window = _around(mask, radius)
+    part = mask[window]
+    if not part.size:
+        return mask
+    for _ in range(2):  # along the columns, then, turned, along the rows
+        padded = np.pad(part, [(radius, radius), (0, 0)], mode="edge")
+        soft = np.zeros_like(part)
+        for strip in _strips(part.shape[1]):
+            narrow, total = padded[:, strip].copy(), soft[:, strip].copy()
+            for index, weight in enumerate(kernel):
+                total += weight * narrow[index:index + len(part)]
+            soft[:, strip] = total
+        part = np.ascontiguousarray(soft.T)
+    result = np.zeros_like(mask)
+    result[window] = np.clip(part, 0, 1)
+    return result
+
+
+def _strips(width: int) -> Iterator[slice]:
+    """Columns that fit into a core's cache together: several times as fast as all at once."""
+    return (slice(first, first + STRIP) for first in range(0, width, STRIP))
+
+
+def _around(mask: Floats, reach: int) -> tuple[slice, slice]:
+    """The part of the mask that is not 0, and `reach` pixels around it."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        return slice(0, 0), slice(0, 0)
+    return (slice(max(0, int(rows[0]) - reach), int(rows[-1]) + 1 + reach),
+            slice(max(0, int(columns[0]) - reach), int(columns[-1]) + 1 + reach))
 
 
 def extension_mask(size: tuple[int, int], sides: tuple[int, int, int, int], overlap: int) -> Floats:

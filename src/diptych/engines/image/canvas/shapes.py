@@ -14,8 +14,8 @@ from diptych.core.svg_path import Segment, parse_path
 
 SCANLINES = 4
 """Lines in each row of pixels on which coverage is measured; along a line it is exact."""
-BAND = 256
-"""Scanlines that are worked on at once."""
+BAND = 64
+"""Rows of pixels that are worked on at once."""
 MAX_CROSSINGS = 20_000_000
 """Of all shapes of a mask with all scanlines: what a few seconds are enough for."""
 MAX_PIECES = 64
@@ -74,21 +74,24 @@ def _flattened(subpath: list[Segment], scale: NDArray[np.float64]) -> Line:
 def coverage(lines: Sequence[Line], size: tuple[int, int], *, even_odd: bool = False) -> NDArray[np.float32]:
     """How much of each pixel lies inside of closed lines: float32 (height, width), 0 to 1."""
     width, height = size
-    total = np.zeros((height, width + 2), np.float64)
+    covered = np.empty((height, width), np.float32)
     starts, ends = _edges(lines)
     upwards = starts[:, 1] > ends[:, 1]
     low, high = np.where(upwards[:, None], ends, starts), np.where(upwards[:, None], starts, ends)
     winding = np.where(upwards, -1, 1)
-    for first in range(0, height * SCANLINES, BAND):
-        last = min(first + BAND, height * SCANLINES)
-        _add_band(total, (low, high, winding), (first, last), even_odd)
-    return np.clip(np.cumsum(total, axis=1)[:, :width] / SCANLINES, 0, 1).astype(np.float32)
+    for first in range(0, height, BAND):
+        last = min(first + BAND, height)
+        total = np.zeros((last - first, width + 2), np.float64)
+        _add_band(total, (low, high, winding), (first * SCANLINES, last * SCANLINES), even_odd)
+        covered[first:last] = np.clip(np.cumsum(total, axis=1)[:, :width] / SCANLINES, 0, 1)
+    return covered
 
 
 def _add_band(
     total: NDArray[np.float64], edges: tuple[Line, Line, NDArray[np.int64]], band: tuple[int, int], even_odd: bool,
 ) -> None:
-    """Add what is inside on the scanlines of `band` to `total`, as differences along each row."""
+    """Add what is inside on the scanlines of `band` (first, last) to its rows in `total`, as differences along each
+    row."""
     low, high, winding = edges
     begin = np.clip(np.ceil(low[:, 1] * SCANLINES - 0.5), *band).astype(np.int64)
     end = np.clip(np.ceil(high[:, 1] * SCANLINES - 0.5), *band).astype(np.int64)
@@ -106,7 +109,7 @@ def _add_band(
     inside = around % 2 != 0 if even_odd else around != 0
     before = np.concatenate(([False], inside[:-1]))
     sign = before.astype(np.float64) - inside.astype(np.float64)  # -1 where the inside begins, 1 where it ends
-    row, column = line // SCANLINES, np.floor(x).astype(np.int64)
+    row, column = (line - band[0]) // SCANLINES, np.floor(x).astype(np.int64)
     part = x - column
     # An end at x covers all pixels to its left, and `part` of its own; so written as differences:
     np.add.at(total, (row, 0), sign)
