@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -25,10 +26,15 @@ from canvas_pictures import (
 from PIL import Image
 
 from api_server import Server
+from diptych.api.auth import Principal
+from diptych.api.native.inputs import InputPictures
 from diptych.core.errors import NotFound, Unavailable
+from diptych.core.jobs import Priority
 from diptych.core.picture_refs import with_ids
 from diptych.core.specs import ImageSpec
+from diptych.settings import Settings
 from diptych.store.inputs import InputStore
+from diptych.store.jobs import JobStore
 
 GOOD = [pytest.param(*rest, id=name) for name, *rest in GOOD_FILES]
 BAD = [pytest.param(*rest, id=name) for name, *rest in BAD_FILES]
@@ -199,3 +205,34 @@ def test_a_body_over_the_limit_for_pictures_is_refused_and_one_below_taken(
     answer = http.post("/api/jobs", json={**one, "mask": {"image": base64_of(noise)}})
     assert (answer.status_code, fault(answer)["param"], str(BODY_LIMIT) in fault(answer)["message"]) == (
         413, "body", True)
+
+
+# Whose pictures may be named
+
+def test_only_ones_own_artifacts_can_be_named(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path)
+    store, inputs = JobStore(settings.url), InputStore(settings.inputs_dir)
+    store.migrate()
+    job = store.submit(ImageSpec(prompt="x", seed=1, width=8, height=8), caller="ann", priority=Priority.BATCH,
+                       timeout_seconds=60, max_attempts=1, limit=10)
+    store.claim(job.id)
+    store.add_artifact(job.id, 0, f"{job.id}/000.png", attempt=1, media_type="image/png", seed=1, width=64, height=48)
+    (settings.artifacts_dir / job.id).mkdir(parents=True)
+    file = settings.artifacts_dir / job.id / "000.png"
+    file.write_bytes(encoded(photo()))
+    services: Any = SimpleNamespace(settings=settings, store=store, inputs=inputs)
+
+    def place(who: Principal) -> str:
+        return InputPictures(services, who).place(f"artifact:{job.id}-0", "init_image")
+
+    try:
+        expected = inputs.put(photo()).id
+        assert place(Principal("ann", all_jobs=False)) == place(Principal("root", all_jobs=True)) == expected
+        with pytest.raises(NotFound, match="no artifact of that id") as other:
+            place(Principal("bob", all_jobs=False))
+        file.unlink()
+        with pytest.raises(NotFound, match="no artifact of that id") as gone:
+            place(Principal("ann", all_jobs=False))
+        assert other.value.message == gone.value.message and gone.value.param == "init_image"
+    finally:
+        store.close()
