@@ -131,7 +131,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.quick:
         options.kills, options.seconds, options.callers = 3, 6.0, 2
-    with harness.gateway(threads=options.threads, job_max_attempts=100, text_context=512) as served:
+    with harness.gateway(threads=options.threads, job_max_attempts=100, text_context=512,
+                         warm_spare=not options.quick) as served:
         ledger, killer, records = storm(served, options)
         result = verdict(served, ledger, records)
     spans: dict[str, list[float]] = {}

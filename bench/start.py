@@ -65,7 +65,7 @@ def make_scarce(served: harness.Gateway, client: httpx.Client, model: str) -> No
     client.post("/api/models/load", json={"model": model}).raise_for_status()
     leased = next(one["bytes_leased"] for one in served.runners() if one["model"] == model)
     served.kill(signal.SIGTERM)
-    served.settings["memory_bytes"] = leased + int(1.1 * IMAGE_RUNTIME)
+    served.settings |= {"memory_bytes": leased + int(1.1 * IMAGE_RUNTIME), "warm_spare": True}
     served.start()
 
 
@@ -73,7 +73,7 @@ def switches(rounds: int, threads: int) -> tuple[list[float], float]:
     """Seconds of each switch, and those of reading the file."""
     with tempfile.TemporaryDirectory() as place:
         folders = copies(Path(place))
-        with harness.gateway(threads=threads, model_dirs=[place]) as served, \
+        with harness.gateway(threads=threads, model_dirs=[place], warm_spare=False) as served, \
                 httpx.Client(base_url=served.url, timeout=600) as client:
             names = [model["id"] for model in client.get("/api/models").json()["models"]
                      if Path(model["path"]) in folders]
@@ -92,8 +92,8 @@ def switches(rounds: int, threads: int) -> tuple[list[float], float]:
     return found, reading
 
 
-def starts(rounds: int, threads: int) -> list[float]:
-    with harness.gateway(threads=threads) as served:
+def starts(rounds: int, threads: int, warm_spare: bool) -> list[float]:
+    with harness.gateway(threads=threads, warm_spare=warm_spare) as served:
         found = []
         for _ in range(rounds):
             served.kill()
@@ -108,7 +108,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a smoke test of some seconds; its figures mean nothing")
     options = parser.parse_args()
     rounds = 1 if options.quick else options.rounds
-    ready = starts(rounds, options.threads)
+    ready = starts(rounds, options.threads, warm_spare=not options.quick)
     switch, reading = switches(rounds, options.threads)
     beyond = [seconds - reading for seconds in switch]
     rows = [(name, f"{statistics.median(values):.2f}", f"{max(values):.2f}") for name, values in (

@@ -11,9 +11,10 @@ import pytest
 from api_server import Server
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def watched(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> Iterator[Server]:
-    """A server with the models `tiny` and `starter-text`. It ends in order, and has had no fault of its own."""
+    """One server for the tests of this folder, with the models `tiny` and `starter-text`: what it has counted is not
+    one file's alone. It ends in order, and has had no fault of its own."""
     served = Server(tmp_path_factory.mktemp("watched") / "data", model_dirs=[str(model_folder)], text_context=512,
                     warm_spare=False, log_format="json")
     try:
