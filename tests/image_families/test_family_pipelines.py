@@ -25,6 +25,7 @@ from PIL import Image
 from diptych.core.canvas import Mask, Rectangle
 from diptych.core.errors import DiptychError, InvalidRequest
 from diptych.core.events import ArtifactReady, Failed, Finished, Metrics, Preview, Progress
+from diptych.core.finish import Detail, Upscale
 from diptych.core.image_options import Reference
 from diptych.core.pipelines import PIPELINES
 from diptych.core.protocol import RunRequest
@@ -167,6 +168,16 @@ def test_brackets_that_are_words(folder_of: Folders, studio_of: Studios) -> None
     expected = theirs(pipe_of(folder_of("sd3")), spec_of(prompt="a (red) cat"))
     for fields in ({"prompt": r"a \(red\) cat"}, {"prompt": "a (red) cat", "prompt_syntax": "plain"}):
         assert_same(studio_of("sd3").picture(spec_of(**fields)), expected)
+
+
+def test_pictures_are_finished(studio_of: Studios) -> None:
+    """As those of other models: upscaled, for one; what would paint parts again is refused."""
+    studio = studio_of("sd3")
+    plain = studio.picture(spec_of())
+    found = studio.picture(spec_of(finish=(Upscale(kind="upscale", model="nearest", factor=2.0),)))
+    assert found.shape == (64, 96, 3) and (found[::2, ::2] == plain).all()
+    with pytest.raises(InvalidRequest, match="detail"):
+        studio.submit(spec_of(finish=(Detail(kind="detail", detect="face"),)))
 
 
 def test_the_end_and_what_is_no_picture(folder_of: Folders, tmp_path: Path) -> None:

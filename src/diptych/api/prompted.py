@@ -11,6 +11,7 @@ from diptych.core.jobs import Job
 from diptych.core.specs import ImageSpec, JobSpec
 from diptych.library.parts import names_of
 from diptych.prompts.names import with_names
+from diptych.prompts.plain import plain_prompts
 from diptych.prompts.prepare import prepared
 from diptych.schedule.dispatcher import Dispatcher
 
@@ -31,6 +32,10 @@ class PromptedDispatcher(Dispatcher):
         """With its prompts settled, and what they name found in the library."""
         spec = prepared(spec, self._settings.data_dir)
         card, parts = self._library.get(spec.model), self._library.parts()
+        if card.family == "pipeline":
+            for index in range(max(1, len(spec.resolved))):
+                plain_prompts(spec, index)
+            return spec
         # The name of an embedding of another family is a word like any other.
         embeddings = [part for part in parts if part.kind == "embedding" and part.text_width == card.text_width]
         return with_names(spec, names_of(part for part in parts if part.kind == "lora"), names_of(embeddings))

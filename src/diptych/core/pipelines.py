@@ -57,7 +57,7 @@ PIPELINES: dict[str, PipelineTraits] = {
 
 HONOURED = {"kind", "model", "prompt", "negative_prompt", "width", "height", "steps", "guidance", "sampler", "schedule",
             "seed", "count", "preview_every", "clip_skip", "styles", "prompt_syntax", "resolved", "init_image",
-            "strength", "resize_mode", "mask", "outpaint", "color_correction", "finish"}
+            "strength", "resize_mode", "mask", "outpaint", "color_correction", "finish", "nsfw"}
 """Fields of a spec that any pipeline follows, or that are checked one by one."""
 NEUTRAL: dict[str, Any] = {"s_churn": 0.0, "s_tmin": 0.0, "s_noise": 1.0}
 """Values that change nothing."""
@@ -92,6 +92,9 @@ def check_pipeline(spec: ImageSpec, card: Card) -> None:
             raise InvalidRequest(
                 f"{field} cannot be used with this model: {name} is painted by its own pipeline, which does not know "
                 "it", param=field)
+    if any(stage.kind == "detail" for stage in spec.finish):
+        raise InvalidRequest(f"finish has a stage that paints parts again, which {name} cannot; leave detail out",
+                             param="finish")
     negatives = (spec.negative_prompt, *(prompts.negative_prompt for prompts in spec.resolved))
     if not traits.negative and any(text.strip() for text in negatives):
         raise InvalidRequest(f"negative_prompt is given, but {name} has none; leave it out", param="negative_prompt")

@@ -7,6 +7,7 @@ import secrets
 import time
 from typing import Any, cast
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -18,19 +19,18 @@ from diptych.core.image_options import MAX_SEED
 from diptych.core.painting import steps_of
 from diptych.core.pipelines import check_pipeline
 from diptych.core.protocol import LoadRequest, RunRequest
-from diptych.core.specs import ImageSpec
 from diptych.engines.base import Emit
 from diptych.engines.image.accepting import device_of, dtype_of, made_folder, picture_spec
 from diptych.engines.image.batcher import failure
+from diptych.engines.image.finish.stages import Finisher, PictureRefused
 from diptych.engines.image.passes import PassMemory
 from diptych.engines.image.pipeline_model import Canvas, PipelineModel, load_pipeline
 from diptych.engines.image.pipeline_queue import PictureQueue
 from diptych.engines.image.png import base64_png
 from diptych.engines.image.preview import LatentPreview
-from diptych.engines.image.prompting import PicturePrompts
 from diptych.engines.image.run import Run
 from diptych.engines.image.starting import canvas_of
-from diptych.prompts.schedule import Segments
+from diptych.prompts.plain import plain_prompts
 
 
 class Ended(Exception):
@@ -69,6 +69,7 @@ class PipelineEngine:
             update={"size": request.card.size or model.size, "multiple": request.card.multiple or model.multiple})
         self._model = model
         self._memory = PassMemory(model.device)
+        self._finisher = Finisher(model.device, lambda: self.threads or 1)
         self._preview = LatentPreview(cast(Any, model))  # it needs the decoder and its sizes
         self._queue = PictureQueue(self._paint, request.threads)
 
@@ -104,7 +105,7 @@ class PipelineEngine:
         spec = spec.model_copy(update={"width": width, "height": height, "seed": seed})
         self._queue.add(Run(
             request.id, spec, self._card, made_folder(request), frozenset(request.skip), emit, request.timeout_seconds,
-            request.share, canvas))
+            request.share, canvas, request=request))
 
     def cancel(self, id: str) -> bool:
         return self._queue is not None and self._queue.cancel(id)
@@ -138,13 +139,24 @@ class PipelineEngine:
                                      lambda step, latents: self._told(way, step, latents), canvas)
             run.unet_seconds += time.monotonic() - began
             way.steps_made = steps_of(spec)
-            run.finish_picture(lane, pixels)
+            self._finish(run, lane, pixels)
             run.tell_progress()
         except Ended as end:
             return end.event
+        except PictureRefused as error:
+            run.refuse_picture(lane, error.score)
         except Exception as error:
             return failure(error)
-        return Finished() if run.complete else None
+        return run.end() if run.complete else None
+
+    def _finish(self, run: Run, lane: Any, pixels: np.ndarray) -> None:
+        """Write and tell a picture, finished where that is asked for. Raises PictureRefused, OSError."""
+        if not run.finishes or run.request is None:
+            run.finish_picture(lane, pixels)
+            return
+        made = self._finisher.finish(
+            run.painted(pixels), run.spec, run.request.files, lambda share: self._told(lane, lane.steps_made, None))
+        run.tell_picture(lane, run.write(lane, made.pixels, made.notes), *made.pixels.shape[:2])
 
     def _told(self, way: Way, step: int, latents: torch.Tensor | None) -> None:
         """After a step: progress and a preview; raises Ended when the run was cancelled or took too long."""
@@ -161,28 +173,3 @@ class PipelineEngine:
             assert spec.width is not None and spec.height is not None
             small = self._preview.pixels(self._model.latents_of(latents, spec))
             run.tell(Preview(index=way.index, step=step, png=base64_png(small, (spec.width, spec.height))))
-
-
-def plain_prompts(spec: ImageSpec, index: int) -> tuple[str, str]:
-    """The prompt and the negative prompt of a picture as plain words.
-
-    Raises:
-        InvalidRequest: they have weights, schedules or parts, which a pipeline's own text encoders do not know.
-    """
-    prompts = PicturePrompts(spec, index)
-    texts = prompts.at(0)
-    if prompts.changes or prompts.combined:
-        raise _not_plain("prompt")
-    return _words(texts.positive[0], "prompt"), _words(texts.negative, "negative_prompt")
-
-
-def _words(segments: Segments, param: str) -> str:
-    if any(segment.text is None or segment.weight != 1.0 for segment in segments):
-        raise _not_plain(param)
-    return "".join(segment.text or "" for segment in segments)
-
-
-def _not_plain(param: str) -> InvalidRequest:
-    return InvalidRequest(
-        f"{param} has weights, schedules, BREAK or AND, which this model's family does not know; write brackets that "
-        "are meant as text with a backslash before them, or set prompt_syntax to 'plain'", param=param)

@@ -69,7 +69,7 @@ class PictureQueue:
                 if run.cancelled:
                     self._end(run, Finished(reason="cancelled"))
                 elif run.complete:
-                    self._end(run, Finished())
+                    self._end(run, run.end())
             waiting = [run for run in runs if not run.ended]
             if waiting:
                 self._serve(min(waiting, key=lambda run: self._served.get(run.share, 0)))
