@@ -61,8 +61,8 @@ def painted(http: httpx.Client, until: Callable[..., Any], **fields: Any) -> np.
     answer = http.post("/api/jobs", json={**JOB, **fields})
     assert answer.status_code == 201, answer.text
     id = answer.json()["id"]
-    job = until(lambda: (found := http.get(f"/api/jobs/{id}").json())["state"] in ("finished", "failed") and found)
-    assert job["state"] == "finished", job
+    job = until(lambda: (found := http.get(f"/api/jobs/{id}").json())["state"] in ("succeeded", "failed") and found)
+    assert job["state"] == "succeeded", job
     return np.asarray(Image.open(io.BytesIO(http.get(job["artifacts"][0]["url"]).content)).convert("RGB"))
 
 

@@ -131,6 +131,9 @@ def export(work: Path, folder: Path, live: bool) -> None:
     if live:
         control.load_state_dict(torch.load(work / "controlnet.pt", weights_only=True)["model"])
     control.to(torch.float16).save_pretrained(folder, safe_serialization=True)
+    config = folder / "config.json"
+    told = {key: value for key, value in json.loads(config.read_text()).items() if key != "_name_or_path"}
+    config.write_text(json.dumps(told, indent=2, sort_keys=True) + "\n")
     size = (folder / "diffusion_pytorch_model.safetensors").stat().st_size
     if size > LIMIT:
         raise SystemExit(f"the weights have {size:,} bytes; at most {LIMIT:,} may ship")
