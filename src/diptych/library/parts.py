@@ -106,7 +106,8 @@ def part_of(parts: Iterable[PartCard], kind: str, id: str) -> PartCard:
             return fits[0]
     words = KINDS.get(kind, kind)  # type: ignore[call-overload]
     known = ", ".join(part.id for part in those[:50]) or "none"
-    raise NotFound(f"no {words} {id[:200]!r}; there are: {known}", param=kind, code=f"{kind}_not_found")
+    hint = f": put {id[:200]}.onnx into the models folder" if kind == "network" else ""
+    raise NotFound(f"no {words} {id[:200]!r}{hint}; there are: {known}", param=kind, code=f"{kind}_not_found")
 
 
 def names_of(parts: Iterable[PartCard]) -> dict[str, str]:
