@@ -57,7 +57,15 @@ def principal_of(connection: HTTPConnection) -> Principal:
     return principal_of_scope(connection.scope)
 
 
-def caller_of(
+async def _services(connection: HTTPConnection) -> Services:
+    return services_of(connection)
+
+
+async def _principal(connection: HTTPConnection) -> Principal:
+    return principal_of(connection)
+
+
+async def caller_of(
     connection: HTTPConnection,
     caller: Annotated[str | None, Header(
         alias=CALLER_HEADER, description="who asks; callers of one class of work take turns. With an API key the "
@@ -79,6 +87,7 @@ def caller_of(
     return caller
 
 
-Having = Annotated[Services, Depends(services_of)]
+# Coroutines: FastAPI sends plain functions to a worker thread, each of them and with every request.
+Having = Annotated[Services, Depends(_services)]
 Caller = Annotated[str, Depends(caller_of)]
-Who = Annotated[Principal, Depends(principal_of)]
+Who = Annotated[Principal, Depends(_principal)]

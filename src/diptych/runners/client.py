@@ -89,6 +89,7 @@ class RunnerClient:
     async def run(self, request: RunRequest) -> AsyncGenerator[Event, None]:
         """The run's events; the last one is `Finished` or `Failed`, also when the runner dies half-way
         (`retryable`). Closing the iterator cancels the run."""
+        last: Event | None = None
         try:
             # No read timeout: a large picture is silent for long. A death is noticed by the broken connection.
             timeout = httpx.Timeout(None, connect=CONNECT_SECONDS)
@@ -102,9 +103,10 @@ class RunnerClient:
                 async with contextlib.aclosing(self._lines(response)) as lines:
                     async for line in lines:
                         event = parse_event(line)
-                        yield event
                         if isinstance(event, (Finished, Failed)):
-                            return
+                            last = event
+                        else:
+                            yield event
         except (httpx.TransportError, httpx.StreamError):
             pass
         except RuntimeError:
@@ -113,7 +115,8 @@ class RunnerClient:
         except ValidationError:
             yield Failed(message="the runner sent something that is no event", status=502, code="runner_protocol")
             return
-        yield Failed(message=await self._why(), status=503, code="runner_died", retryable=True)
+        # The last event is told when the answer was read to its end, so that its connection can be used again.
+        yield last or Failed(message=await self._why(), status=503, code="runner_died", retryable=True)
 
     async def cancel(self, id: str) -> bool:
         """True if the run was there to be cancelled. A runner that is gone has nothing left to cancel."""
