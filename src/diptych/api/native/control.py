@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from diptych.api.body import json_body
+from diptych.api.docs import body_of
 from diptych.api.native.inputs import InputPictures
 from diptych.api.services import Having, Who
 from diptych.core.control import Preprocessing
@@ -63,7 +64,7 @@ class PreprocessorView(BaseModel):
     ready: bool
 
 
-@router.post("/preprocess", response_class=Response, responses=_PNG)
+@router.post("/preprocess", response_class=Response, responses=_PNG, openapi_extra=body_of(PreprocessRequest))
 async def preprocess(
     services: Having, who: Who, body: Annotated[PreprocessRequest, json_body(PreprocessRequest, pictures=True)],
 ) -> Response:
