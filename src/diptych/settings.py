@@ -82,7 +82,8 @@ class Settings(BaseSettings):
         ("cpu",), min_length=1, description="where image models may run, best first: cuda:0, rocm:0, xpu:0, mps, cpu")
     plan_trace: Path | None = Field(None, description="a file that every memory plan is appended to, as JSON lines")
     warm_spare: bool = Field(True, description="keep a runner with its libraries imported and no model")
-    runner_start_seconds: float = Field(120.0, gt=0, description="how long a runner may take to load its model")
+    runner_start_seconds: float = Field(120.0, gt=0, description=(
+        "how long a runner may take to load its model, and a second more for every 20 MB of its file"))
     runner_idle_seconds: float = Field(900.0, ge=0, description="idle runners end after this time; 0: never")
     runner_hang_seconds: float = Field(
         60.0, ge=1, description="a runner that neither answers nor computes for so long is ended")

@@ -31,6 +31,8 @@ number of threads between two steps, and so never has more than its share of the
 than half of them on purpose: docs/decisions/0006-processor-shares.md."""
 POLITE_SECONDS = 8.0
 TERMINATE_SECONDS = 3.0
+LOAD_RATE = 20e6
+"""Bytes of a file that a model is loaded from in a second, at least: on a slow disk, or where all cores are busy."""
 
 log = logging.getLogger("diptych.runners")
 
@@ -155,7 +157,7 @@ class Launcher:
         runner = await self._take_spare(engine) or await self._spawn(engine, threads)
         try:
             request = LoadRequest(card=card, threads=threads, options=options or {})
-            await runner.client.load(request, self._settings.runner_start_seconds)
+            await runner.client.load(request, self._settings.runner_start_seconds + card.bytes / LOAD_RATE)
         except BaseException:
             await self._discard(runner)
             raise
