@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWa
 
 
 def spec_of(prompt: str = "a red apple on a blue background", **fields: Any) -> ImageSpec:
-    values: dict[str, Any] = {"prompt": prompt, "negative_prompt": "green", "seed": 5, "steps": 4, "guidance": 3.0}
+    values: dict[str, Any] = {"prompt": prompt, "negative_prompt": "green", "seed": 5, "steps": 3, "guidance": 3.0}
     return ImageSpec(**{**values, **fields})
 
 
