@@ -377,13 +377,11 @@ class Dispatcher:
         await self._learn(execution)
 
     async def _learn(self, execution: Execution) -> None:
-        measured = execution.speed()
-        if measured is not None:
-            model, shape, together, seconds = measured
+        if (measured := execution.speed()) is not None:
+            model, shape, together, _ = measured
             with contextlib.suppress(Unavailable):
-                seconds = await asyncio.to_thread(
-                    self._speeds.record, self._measurements, model, shape, together, seconds)
-                self._speeds.learn(model, shape, together, seconds)
+                average = await asyncio.to_thread(self._speeds.record, self._measurements, *measured)
+                self._speeds.learn(model, shape, together, average)
 
     async def _refuse(self, job: Waiting, error: DiptychError) -> None:
         """End a job whose model is gone or could not be loaded. Where the runner died of it, the job has its other
@@ -396,8 +394,7 @@ class Dispatcher:
             await asyncio.to_thread(self._store.requeue, job.id, attempt=claimed.attempts)
             return
         self._wanted.pop(job.id, None)
-        await asyncio.to_thread(
-            self._store.finish, job.id, JobState.FAILED, attempt=claimed.attempts, error=error.message,
-            status=error.status)
-        self._hub.publish(job.id, Failed(message=error.message, status=error.status, param=error.param,
-                                         code=error.code))
+        await asyncio.to_thread(self._store.finish, job.id, JobState.FAILED, attempt=claimed.attempts,
+                                error=error.message, status=error.status)
+        self._hub.publish(
+            job.id, Failed(message=error.message, status=error.status, param=error.param, code=error.code))
