@@ -40,8 +40,7 @@ LOOK_SECONDS = 5.0
 """The queue is looked at this often even when nothing seems to have changed."""
 LOOK_AT_SHARED_SECONDS = 1.0
 """The same, where other gateways accept jobs too."""
-JOBS_PER_RUNNER = 64
-SHOWN_JOBS = 1000
+JOBS_PER_RUNNER, SHOWN_JOBS = 64, 1000
 """So many of the queue are told where nobody asks for more."""
 RETRY_SECONDS = 1.0
 STOP_SECONDS = 5.0
@@ -157,9 +156,7 @@ class Dispatcher:
         """How many jobs run here now."""
         return len(self._running)
 
-    async def submit(
-        self, spec: JobSpec, *, caller: str, priority: Priority = Priority.INTERACTIVE,
-    ) -> Job:
+    async def submit(self, spec: JobSpec, *, caller: str, priority: Priority = Priority.INTERACTIVE) -> Job:
         """Accept an image job; its seed and size are filled in, so that it stays the same job whenever it runs.
 
         Raises:

@@ -115,8 +115,9 @@ class Execution:
         """Pass the run's events on; the last one, which is not yet told."""
         assert self.held.runner is not None
         files, models = await asyncio.to_thread(self._references.found, self.job.spec, self.held.card)
+        folder = (self._settings.artifacts_dir / self.job.id).resolve()
         request = RunRequest(
-            id=self._run_id, spec=self.job.spec, files=files, models=models, output_dir=str((self._settings.artifacts_dir / self.job.id).resolve()),
+            id=self._run_id, spec=self.job.spec, files=files, models=models, output_dir=str(folder),
             skip=tuple(sorted(self._made)), timeout_seconds=self.job.timeout_seconds,
             share=f"{self.job.priority.value} {self.job.caller}")
         async with contextlib.aclosing(self.held.runner.client.run(request)) as events:
