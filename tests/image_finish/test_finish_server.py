@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import tiny_hf
 from PIL import Image
 
 from api_server import Server
@@ -20,7 +21,10 @@ BOX = {"x": 0.1, "y": 0.1, "width": 0.5, "height": 0.5}
 
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    server = Server(tmp_path_factory.mktemp("finish"))
+    folder = tmp_path_factory.mktemp("finish")
+    (folder / "models").mkdir()
+    (folder / "models" / "tiny-mistral3").symlink_to(tiny_hf.mistral3())
+    server = Server(folder)
     try:
         server.wait(120)
         with httpx.Client(base_url=server.url, timeout=120, trust_env=False) as client:
@@ -71,6 +75,16 @@ def test_what_is_refused(api: httpx.Client, values: dict[str, Any], status: int,
     body = {"image": picture(), "finish": [{"kind": "upscale"}], **values}
     answer = api.post("/api/finish", json=body)
     assert (answer.status_code, answer.json()["error"]["param"]) == (status, param), answer.text
+
+
+def test_a_language_model_that_sees_describes(api: httpx.Client) -> None:
+    """Of random weights: what it says means nothing, but it is its answer to the picture and the question."""
+    asked = {"image": picture(), "model": "tiny-mistral3", "seed": 5}
+    told = api.post("/api/interrogate", json=asked).json()
+    assert told["model"] == "tiny-mistral3" and told["captions"] == [] and told["caption"]
+    assert api.post("/api/interrogate", json={**asked, "model": None}).json() == told, "it is loaded, so it is asked"
+    other = api.post("/api/interrogate", json={**asked, "image": picture(size=(56, 56))}).json()
+    assert other["caption"] != told["caption"]
 
 
 @pytest.mark.parametrize(("values", "status", "param"), [
