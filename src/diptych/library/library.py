@@ -39,7 +39,8 @@ class _Seen:
 class Library:
     """Models in the data folder, in `settings.model_dirs`, and the image model that ships.
 
-    Every question looks at the disk again, but a file that has not changed is not read again. Safe from any thread.
+    Every question looks at the disk again, but a file that has not changed is not read again; for a model that is
+    known, and whose own files are as they were, no other folder is looked at. Safe from any thread.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -48,6 +49,7 @@ class Library:
         self._seen: dict[Path, _Seen] = {}
         self._problems: list[str] = []
         self._parts: dict[tuple[str, str], PartCard] = {}
+        self._cards: dict[str, Card] = {}
 
     def cards(self) -> list[Card]:
         """All models that can be used, sorted by id; ids are unique. Never raises because of a broken file."""
@@ -57,6 +59,9 @@ class Library:
     def get(self, id: str) -> Card:
         """Raises NotFound, which names what is there."""
         with self._lock:
+            known_card = self._unchanged(id)
+            if known_card is not None:
+                return known_card
             cards = self._scan()
             damage = _damage(self._problems, id)
         if id not in cards:
@@ -65,6 +70,18 @@ class Library:
             known = ", ".join(sorted(cards)) or "none; try: diptych models pull starter-text"
             raise NotFound(f"no model {id[:200]!r}; there are: {known}", param="model", code="model_not_found")
         return cards[id]
+
+    def _unchanged(self, id: str) -> Card | None:
+        """The card of the last look, if its files are still the same. A scan of large folders takes many
+        milliseconds, and every request asks for its model."""
+        card = self._cards.get(id)
+        seen = self._seen.get(Path(card.path)) if card is not None else None
+        if card is None or seen is None or id in upstream_cards(self._settings):
+            return None
+        try:
+            return card if seen.problem is None and _state(Path(card.path)) == seen.state else None
+        except OSError:
+            return None
 
     def parts(self, kind: PartKind | None = None) -> list[PartCard]:
         """Files that are used together with image models, sorted by kind and id; ids are unique within a kind."""
@@ -102,7 +119,7 @@ class Library:
                 add_part(parts, seen.card)
             elif seen.card is not None:
                 _add(cards, seen.card, problems)
-        self._seen, self._problems, self._parts = fresh, problems, parts
+        self._seen, self._problems, self._parts, self._cards = fresh, problems, parts, cards
         return {**cards, **upstream_cards(self._settings)}
 
     def _paths(self, problems: list[str]) -> Iterator[Path]:
