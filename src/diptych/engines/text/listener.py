@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from http.client import HTTPConnection, HTTPException
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -23,8 +25,10 @@ class Listener:
     """
 
     def __init__(self, url: str, key: str) -> None:
+        self._place = urlsplit(url).netloc
+        self._headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
         self._http = httpx.Client(
-            base_url=url, headers={"Authorization": f"Bearer {key}"}, trust_env=False, timeout=SECONDS,
+            base_url=url, headers=self._headers, trust_env=False, timeout=SECONDS,
             # The listener closes connections that it has promised to keep; on the loopback a new one costs little.
             limits=httpx.Limits(max_keepalive_connections=0))
 
@@ -80,12 +84,17 @@ class Listener:
         return self._ask("POST", path, body)
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
+        # Each answer asks twice before its first token: the library's own client takes a third of httpx's time.
+        connection = HTTPConnection(self._place, timeout=SECONDS)
         try:
-            response = self._http.request(method, path, json=body)
-            answer = response.json()
-        except (httpx.HTTPError, ValueError) as error:
+            connection.request(method, path, None if body is None else json.dumps(body), self._headers)
+            response = connection.getresponse()
+            answer = json.loads(response.read())
+        except (HTTPException, OSError, ValueError) as error:
             raise Unavailable(f"llama.cpp did not answer: {type(error).__name__}", code="engine_failed") from error
-        if response.status_code == 200 and isinstance(answer, dict):
+        finally:
+            connection.close()
+        if response.status == 200 and isinstance(answer, dict):
             return answer
         raise _refusal(answer)
 
