@@ -8,24 +8,19 @@ convolutions, too. Both write their picture as PNG. `plain` is the same without 
 
 from __future__ import annotations
 
-import argparse
-import io
-import logging
 import tempfile
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from safetensors.torch import save_file
 
 import harness
 from diptych.core.specs import ImageSpec
-from painter import Painter, most_apart
-from picture import SPEC
+from painter import Painter
+from versus import SPEC, Comparison, loaded, painting, parsed
 
-BAR = 1.05
 RANK = 8
 LINEAR = (".to_q", ".to_k", ".to_v", ".to_out.0", ".q_proj", ".k_proj", ".v_proj", ".out_proj")
 
@@ -48,60 +43,22 @@ def made_lora(pipe: Any, path: Path, convolutions: bool) -> Path:
     return path
 
 
-def pipeline(lora: Path | None, steps: int) -> Callable[[], Image.Image]:
-    from diffusers import EulerDiscreteScheduler, StableDiffusionPipeline
-
-    pipe = StableDiffusionPipeline.from_pretrained(
-        harness.STARTER, local_files_only=True, safety_checker=None, torch_dtype=torch.float32)
-    pipe.scheduler = EulerDiscreteScheduler.from_config(pipe.scheduler.config)
-    pipe.set_progress_bar_config(disable=True)
-    if lora is not None:
-        if not lora.exists():
-            made_lora(pipe, lora, convolutions=lora.stem == "locon")
-        pipe.load_lora_weights(lora.parent, weight_name=lora.name)
-
-    def paint() -> Image.Image:
-        picture: Image.Image = pipe(
-            SPEC["prompt"], num_inference_steps=steps, guidance_scale=SPEC["guidance"],
-            generator=torch.Generator("cpu").manual_seed(SPEC["seed"])).images[0]
-        picture.save(io.BytesIO(), format="PNG")
-        return picture
-
-    return paint
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--quick", action="store_true", help="a smoke test of some seconds; its figures mean nothing")
-    options = parser.parse_args()
-    rounds, steps = (1, 2) if options.quick else (options.rounds, options.steps)
-    logging.disable(logging.INFO)
-    torch.set_num_threads(options.threads)
-    rows: list[tuple[Any, ...]] = []
-    figures: dict[str, dict[str, float]] = {}
+    options = parsed(__doc__)
+    comparison = Comparison(options)
     with tempfile.TemporaryDirectory() as out:
         painter = Painter(harness.STARTER, options.threads, Path(out))
         for name in ("plain", "lora", "locon"):
-            file = None if name == "plain" else Path(out) / f"{name}.safetensors"
-            theirs = pipeline(file, steps)
-            spec = ImageSpec.model_validate({**SPEC, "steps": steps, "adapters": [{"id": name}] if file else []})
-            files = {f"lora:{name}": str(file)} if file else {}
-
-            def ours(spec: ImageSpec = spec, files: dict[str, str] = files) -> Image.Image:
-                return painter.paint(spec, files)
-
-            difference = most_apart(theirs(), ours())
-            seconds = harness.alternating(rounds, {"diffusers": theirs, "engine": ours})
-            ratio = harness.median_ratio(seconds["engine"], seconds["diffusers"])
-            figures[name] = {"ratio": round(ratio, 4), "most_apart": difference}
-            rows += [(name, way, f"{1000 * harness.median(values):.0f}", f"{ratio:.3f}" if way == "engine" else "",
-                      difference if way == "engine" else "") for way, values in seconds.items()]
-    harness.report("adapters", rows, ("what", "way", "ms", "ratio", "apart of 255"), {
-        **figures, "bar": BAR, "met": max(one["ratio"] for one in figures.values()) <= BAR, "steps": steps,
-        "rounds": rounds, "threads": options.threads, "quick": options.quick})
+            pipe = loaded("StableDiffusionPipeline", harness.STARTER)
+            given: dict[str, Any] = {**SPEC, "steps": options.steps}
+            files: dict[str, str] = {}
+            if name != "plain":
+                file = made_lora(pipe, Path(out) / f"{name}.safetensors", convolutions=name == "locon")
+                pipe.load_lora_weights(file.parent, weight_name=file.name)
+                given["adapters"], files = [{"id": name}], {f"lora:{name}": str(file)}
+            spec = ImageSpec.model_validate(given)
+            comparison.add(name, painting(pipe, options.steps), partial(painter.paint, spec, files))
+    comparison.report("adapters")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,8 @@ import httpx
 import torch
 
 import harness
-from picture import SPEC, pipeline_of
+from picture import pipeline_of
+from versus import SPEC
 
 BAR = 1.5
 BAR_STEPS = 1

@@ -8,8 +8,6 @@ inpainted, and with LoRA adapters. Both ways by our engine in this process.
 
 from __future__ import annotations
 
-import argparse
-import logging
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ import harness
 from diptych.core.specs import ImageSpec
 from from_picture import LEFT
 from painter import Painter, finished, stored
-from picture import SPEC
+from versus import SPEC, parsed
 
 BAR = 1.3
 RANK = 4
@@ -58,15 +56,8 @@ def requests(id: str, steps: int) -> list[ImageSpec]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--quick", action="store_true", help="a smoke test of some seconds; its figures mean nothing")
-    options = parser.parse_args()
-    rounds, steps = (1, 3) if options.quick else (options.rounds, options.steps)
-    logging.disable(logging.INFO)
-    torch.set_num_threads(options.threads)
+    options = parsed(__doc__, rounds=9, quick_steps=3)
+    rounds, steps = options.rounds, options.steps
     with tempfile.TemporaryDirectory() as out, tempfile.TemporaryDirectory() as folder:
         painter = Painter(harness.STARTER, options.threads, Path(out))
         first = painter.paint(ImageSpec.model_validate({**SPEC, "steps": steps}))

@@ -8,43 +8,26 @@ pipeline in this process beside an idle server. The pipeline writes its picture 
 
 from __future__ import annotations
 
-import argparse
 import io
-import logging
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
-import torch
 from PIL import Image
 
 import harness
 from diptych.core.specs import ImageSpec
 from painter import Painter, most_apart
+from versus import SPEC, Paint, loaded, painting, parsed
 
-SPEC: dict[str, Any] = {"prompt": "a red apple on a blue background", "guidance": 5.0, "seed": 7}
 BAR = 1.0
 
 
-def pipeline_of(folder: Path, steps: int) -> Callable[[], Image.Image]:
-    """One call of the pipeline on `folder` with Euler, as its documentation shows it; ends with the PNG's bytes."""
-    from diffusers import EulerDiscreteScheduler, StableDiffusionPipeline
-
-    pipe = StableDiffusionPipeline.from_pretrained(
-        folder, local_files_only=True, safety_checker=None, torch_dtype=torch.float32)
-    pipe.scheduler = EulerDiscreteScheduler.from_config(pipe.scheduler.config)
-    pipe.set_progress_bar_config(disable=True)
-
-    def paint() -> Image.Image:
-        picture: Image.Image = pipe(
-            SPEC["prompt"], num_inference_steps=steps, guidance_scale=SPEC["guidance"],
-            generator=torch.Generator("cpu").manual_seed(SPEC["seed"])).images[0]
-        picture.save(io.BytesIO(), format="PNG")
-        return picture
-
-    return paint
+def pipeline_of(folder: Path, steps: int) -> Paint:
+    """One call of the pipeline on `folder`."""
+    return painting(loaded("StableDiffusionPipeline", folder), steps)
 
 
 def over_http(client: httpx.Client, steps: int) -> Image.Image:
@@ -53,19 +36,12 @@ def over_http(client: httpx.Client, steps: int) -> Image.Image:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--quick", action="store_true", help="a smoke test of some seconds; its figures mean nothing")
-    options = parser.parse_args()
-    rounds, steps = (2, 2) if options.quick else (options.rounds, options.steps)
-    logging.disable(logging.INFO)
-    torch.set_num_threads(options.threads)
+    options = parsed(__doc__, quick_rounds=2, quick_steps=2)
+    rounds, steps = options.rounds, options.steps
     with tempfile.TemporaryDirectory() as out, harness.gateway(threads=options.threads) as served:
         pipeline = pipeline_of(harness.STARTER, steps)
         painter = Painter(harness.STARTER, options.threads, Path(out))
-        spec = ImageSpec(**SPEC, steps=steps)
+        spec = ImageSpec.model_validate({**SPEC, "steps": steps})
         served.wait_for_spare()
         with httpx.Client(base_url=served.url, timeout=600) as client:
             works: dict[str, Callable[[], Any]] = {
