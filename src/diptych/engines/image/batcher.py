@@ -206,7 +206,7 @@ class Batcher:
             self._turn += self._cap
         for run, share in zip(runs, shares, strict=True):
             try:
-                if run.started is None:
+                if share and run.started is None:
                     run.started = time.monotonic()
                 while share > sum(not lane.done for lane in run.lanes):
                     self._starter.lane(run)
