@@ -152,7 +152,8 @@ def gateway(**settings: Any) -> Iterator[Gateway]:
 def submit(client: httpx.Client, **fields: Any) -> str:
     """Submit an image job to our own API; its id."""
     answer = client.post("/api/jobs", json=fields)
-    answer.raise_for_status()
+    if answer.is_error:
+        raise RuntimeError(f"the job was refused: {answer.text}")
     return str(answer.json()["id"])
 
 

@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +17,20 @@ import httpx
 import psutil
 import pytest
 
-from api_server import Server
+from api_server import Server, Until
 from diptych.app import make_folders, serve
 from diptych.core.errors import InvalidRequest, Unavailable
 from diptych.settings import Settings
-
-Until = Callable[[Callable[[], Any]], Any]
 
 
 def models(http: httpx.Client) -> dict[str, dict[str, Any]]:
     return {item["id"]: item for item in http.get("/api/models").json()["models"]}
 
 
-def test_models_load_and_unload(http: httpx.Client) -> None:
+def test_models_load_and_unload(http: httpx.Client, until: Until) -> None:
+    # A job that another test left behind would have its model loaded again at once.
+    until(lambda: not {"queued", "running"} & {
+        state for state, count in http.get("/api/system").json()["jobs"].items() if count})
     assert models(http)["tiny"]["panel"] == "image"
     assert models(http)["starter-text"]["context"] == 8192
     loaded = http.post("/api/models/load", json={"model": "tiny"})

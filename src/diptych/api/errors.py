@@ -85,7 +85,7 @@ def _refusal(fault: Any, names: dict[str, str], known: Iterable[str] = ()) -> In
     if fault["type"] == "extra_forbidden":
         there = f"; there are: {', '.join(known)}" if known and not rest else ""
         return InvalidRequest(f"{param} is no field of this request{there}", param=param, code="unknown_parameter")
-    message = str(fault["msg"])
+    message = str(fault["msg"]).replace("tuple", "list").replace("Tuple", "List")  # JSON's word
     return InvalidRequest(f"{param}: {message[:1].lower()}{message[1:]}, not {shown(fault['input'])}", param=param)
 
 
