@@ -34,6 +34,7 @@ from diptych.engines.image.prompting import PicturePrompts
 from diptych.engines.image.run import Run
 from diptych.engines.image.samplers import SamplerFactory
 from diptych.engines.image.starting import canvas_of
+from diptych.engines.memory import reset_peak
 
 DEFAULT_BATCH = 16
 PIPELINE = "pipeline"
@@ -74,6 +75,9 @@ class ImageEngine:
             return
         load_model = _family(request.card.family)
         model = load_model(request.card.path, device_of(request.options), dtype_of(request.options))
+        # While it is converted, a file's pages lie in memory beside the weights. They have gone, and the system could
+        # have taken them at any time: they are nothing that the model needs.
+        reset_peak()
         self._model = model
         self._card = request.card.model_copy(
             update={"size": request.card.size or model.size, "multiple": request.card.multiple or model.multiple})
