@@ -9,7 +9,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -72,3 +73,16 @@ class Server:
         finally:
             self.process.kill()
             self.process.wait()
+
+
+@contextmanager
+def served(data_dir: Path, **settings: Any) -> Iterator[Server]:
+    """A server that answers. It ends in order, and has had no fault of its own."""
+    server = Server(data_dir, **settings)
+    try:
+        server.wait()
+        yield server
+    finally:
+        status = server.stop()
+    assert status == 0
+    assert "Traceback" not in server.log

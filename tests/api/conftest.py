@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from api_server import MAX_BODY, Server
+from api_server import MAX_BODY, Server, served
 
 CONTEXT = 512
 
@@ -19,14 +19,9 @@ def server(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> Iter
     data = tmp_path_factory.mktemp("served") / "data"
     data.mkdir()
     (data / "models").symlink_to(model_folder)
-    served = Server(data, max_body_bytes=MAX_BODY, max_picture_body_bytes=MAX_BODY, text_context=CONTEXT, text_slots=2)
-    try:
-        served.wait()
-        yield served
-    finally:
-        status = served.stop()
-    assert status == 0
-    assert "Traceback" not in served.log
+    with served(data, max_body_bytes=MAX_BODY, max_picture_body_bytes=MAX_BODY, text_context=CONTEXT,
+                text_slots=2) as server:
+        yield server
 
 
 @pytest.fixture

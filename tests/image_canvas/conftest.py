@@ -9,7 +9,7 @@ import httpx
 import pytest
 from canvas_pictures import BODY_LIMIT, PICTURE_LIMIT
 
-from api_server import Server
+from api_server import Server, served
 
 
 @pytest.fixture(scope="session")
@@ -17,14 +17,8 @@ def canvas_server(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) 
     data = tmp_path_factory.mktemp("canvas") / "data"
     data.mkdir()
     (data / "models").symlink_to(model_folder)
-    served = Server(data, max_picture_body_bytes=BODY_LIMIT, max_image_bytes=PICTURE_LIMIT, warm_spare=False)
-    try:
-        served.wait()
-        yield served
-    finally:
-        status = served.stop()
-    assert status == 0
-    assert "Traceback" not in served.log
+    with served(data, max_picture_body_bytes=BODY_LIMIT, max_image_bytes=PICTURE_LIMIT, warm_spare=False) as server:
+        yield server
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ import tiny_controls
 import tiny_onnx
 from PIL import Image
 
-from api_server import Server
+from api_server import Server, served
 from diptych.cli.control_options import unit_of
 from diptych.cli.errors import CliError
 from diptych.core.preprocessors import PREPROCESSORS
@@ -31,14 +31,8 @@ def server(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
     models.mkdir(parents=True)
     for name in ("base", "edges", "adapter", "image_encoder", "prompt.safetensors"):
         (models / name).symlink_to(parts / name)
-    served = Server(data, warm_spare=False)
-    try:
-        served.wait()
-        yield served
-    finally:
-        status = served.stop()
-    assert status == 0
-    assert "Traceback" not in served.log
+    with served(data, warm_spare=False) as server:
+        yield server
 
 
 @pytest.fixture

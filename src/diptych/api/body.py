@@ -43,7 +43,7 @@ def json_body(model: type[Model], *, pictures: bool = False) -> Any:
 
 def reader(model: type[Model], *, pictures: bool = False) -> Callable[[Request], Awaitable[Model]]:
     async def read(request: Request) -> Model:
-        _check_type(request)
+        check_type(request, is_json, "application/json")
         settings = request.app.state.services.settings
         raw = await read_bytes(request, settings.max_picture_body_bytes if pictures else settings.max_body_bytes)
         if len(raw) > LARGE:
@@ -103,14 +103,22 @@ def parse_json(raw: bytes) -> Any:
     return value
 
 
-def _check_type(request: Request) -> None:
-    """Only JSON: other types can be sent by any web page without asking (CORS)."""
+def is_json(kind: str) -> bool:
+    """Other types can be sent by any web page without asking (CORS)."""
+    return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
+
+
+def check_type(request: Request, accepted: Callable[[str], bool], wanted: str) -> None:
+    """Raises UnsupportedMedia unless the body's content type is accepted and it is not packed.
+
+    Args:
+        accepted: of the type in small letters, without its parameters.
+        wanted: what the refusal says that it must be.
+    """
     given = request.headers.get("content-type", "")
-    kind = given.partition(";")[0].strip().lower()
-    if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+    if not accepted(given.partition(";")[0].strip().lower()):
         raise UnsupportedMedia(
-            f"Content-Type is {shown(given) if given else 'missing'}; it must be application/json",
-            param="Content-Type")
+            f"Content-Type is {shown(given) if given else 'missing'}; it must be {wanted}", param="Content-Type")
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding != "identity":
         raise UnsupportedMedia(f"Content-Encoding {shown(encoding)} is not read here", param="Content-Encoding")

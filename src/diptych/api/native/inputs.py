@@ -11,8 +11,8 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
 from diptych.api.auth import Principal
-from diptych.api.body import read_bytes
-from diptych.api.errors import UnsupportedMedia, shown
+from diptych.api.body import check_type, read_bytes
+from diptych.api.errors import shown
 from diptych.api.native.artifact_files import ARTIFACT_ID, artifact_path
 from diptych.api.openai.pictures import MAX_PICTURES
 from diptych.api.services import Having, Services
@@ -43,7 +43,8 @@ class InputView(BaseModel):
 async def upload(request: Request, services: Having, response: Response) -> InputView:
     """Store a picture (PNG, JPEG, WebP, GIF or BMP; of an animation the first one) that requests can then name, as
     often as they like. The body is the file itself."""
-    _check_type(request)
+    # No type that a web page may send elsewhere without asking (CORS).
+    check_type(request, lambda kind: kind.startswith("image/"), "that of the picture, e.g. image/png")
     raw = await read_bytes(request, services.settings.max_image_bytes)
     stored = await asyncio.to_thread(
         lambda: services.inputs.put(decode_picture(raw, limits_of(services.settings), param="body").image))
@@ -130,15 +131,3 @@ def limits_of(settings: Settings) -> ImageLimits:
 def _view(stored: InputPicture) -> InputView:
     return InputView(id=stored.id, url=f"/api/inputs/{stored.id}", width=stored.width, height=stored.height,
                      mode=stored.mode)
-
-
-def _check_type(request: Request) -> None:
-    """No type that a web page may send elsewhere without asking (CORS)."""
-    given = request.headers.get("content-type", "")
-    if not given.strip().lower().startswith("image/"):
-        raise UnsupportedMedia(
-            f"Content-Type is {shown(given) if given else 'missing'}; it must be that of the picture, e.g. image/png",
-            param="Content-Type")
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
-    if encoding != "identity":
-        raise UnsupportedMedia(f"Content-Encoding {shown(encoding)} is not read here", param="Content-Encoding")

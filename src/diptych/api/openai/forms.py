@@ -11,9 +11,9 @@ from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from diptych.api.body import read_bytes
+from diptych.api.body import check_type, read_bytes
 from diptych.api.docs import REF
-from diptych.api.errors import UnsupportedMedia, path_of, refusal, shown
+from diptych.api.errors import path_of, refusal
 from diptych.core.errors import InvalidRequest
 
 MAX_FILES, MAX_FIELDS, MAX_FIELD_BYTES = 20, 100, 128 * 1024
@@ -72,13 +72,7 @@ async def read_form(request: Request) -> Form:
         InvalidRequest: no valid form. TooLarge: over the limit. UnsupportedMedia: another content type.
     """
     given = request.headers.get("content-type", "")
-    if given.partition(";")[0].strip().lower() != "multipart/form-data":
-        raise UnsupportedMedia(
-            f"Content-Type is {shown(given) if given else 'missing'}; it must be multipart/form-data",
-            param="Content-Type")
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
-    if encoding != "identity":
-        raise UnsupportedMedia(f"Content-Encoding {shown(encoding)} is not read here", param="Content-Encoding")
+    check_type(request, lambda kind: kind == "multipart/form-data", "multipart/form-data")
     raw = await read_bytes(request, request.app.state.services.settings.max_picture_body_bytes)
 
     async def stream() -> AsyncGenerator[bytes, None]:

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch.nn import functional
 
 from diptych.core.painting import hires_size
 from diptych.core.specs import ImageSpec
+from diptych.engines.image.finish.upscale import resized
 from diptych.engines.image.model import ImageModel
 
 LATENT: dict[str, dict[str, Any]] = {
@@ -19,7 +19,6 @@ LATENT: dict[str, dict[str, Any]] = {
     "latent bicubic": {"mode": "bicubic"}, "latent bicubic antialiased": {"mode": "bicubic", "antialias": True},
     "latent nearest": {"mode": "nearest"},
 }
-FILTERS = {"lanczos": Image.Resampling.LANCZOS, "nearest": Image.Resampling.NEAREST}
 Upscale = Callable[[np.ndarray, tuple[int, int]], np.ndarray]
 """A picture, uint8 (height, width, 3), to one of this width and height."""
 
@@ -38,9 +37,6 @@ def enlarged(
     name, side = spec.hires.upscaler, model.scale_factor
     if name in LATENT:
         return functional.interpolate(latents.float(), size=(height // side, width // side), **LATENT[name])
-    picture = model.decode(latents)
-    if upscale is not None:
-        larger = upscale(picture, (width, height))
-    else:
-        larger = np.asarray(Image.fromarray(picture).resize((width, height), FILTERS[name]))
+    picture, size = model.decode(latents), (width, height)
+    larger = resized(picture, size, name) if upscale is None else upscale(picture, size)
     return model.encode_picture(larger).mean
